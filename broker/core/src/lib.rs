@@ -1,0 +1,14 @@
+//! The core decides, the shell acts: rules and state machines of the broker as plain, synchronous code.
+//!
+//! Nothing here awaits, reads a clock, draws a random number, or touches a file or a socket. Time and
+//! randomness are arguments. Wire structs, API versions and wire error codes do not exist here.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`ids`] | names and numbers of brokers, topics, partitions, producers |
+//! | [`time`] | the time, as an argument |
+//! | [`control`] | what a controller tells a broker |
+
+pub mod control;
+pub mod ids;
+pub mod time;

@@ -1,0 +1,1 @@
+//! The shell around `barnabas-core`: sockets, files, ZooKeeper, clocks and tasks.

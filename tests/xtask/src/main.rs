@@ -1,0 +1,2 @@
+//! The developer entry: `cargo xtask <task>`.
+fn main() {}
