@@ -8,7 +8,9 @@
 //! | [`ids`] | names and numbers of brokers, topics, partitions, producers |
 //! | [`time`] | the time, as an argument |
 //! | [`control`] | what a controller tells a broker |
+//! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 
 pub mod control;
 pub mod ids;
+pub mod partition;
 pub mod time;
