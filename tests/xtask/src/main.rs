@@ -1,2 +1,71 @@
-//! The developer entry: `cargo xtask <task>`.
-fn main() {}
+//! The developer's single entry: `cargo xtask <task>`. Run without a task it lists them.
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line tool talks on standard output"
+)]
+
+mod arguments;
+mod bench;
+mod fuzz;
+mod install;
+mod lint;
+mod processes;
+mod run;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const TASKS: &str = "\
+cargo xtask <task>
+
+  up       start ZooKeeper and brokers on this machine and wait until they serve
+             --brokers N                      how many brokers (1): localhost:9092, :9093, ...
+             --zookeepers N                   how many ZooKeeper servers (1): localhost:2181, :2182, ...
+             --zookeeper HOST:PORT[,...]/PATH use this ensemble instead of starting one
+             --fresh                          forget all state first
+  down     stop what `up` started; the state stays
+  test     install what the tests need and run all tests
+             --judge                          run the client tests against Apache Kafka 3.9.1 instead
+             NAME                             only tests whose name contains NAME
+  lint     rustfmt, clippy and cargo-deny, warnings denied
+  bench    one load on Apache Kafka 3.9.1 and on Barnabas, side by side (target/bench.json)
+             --quick                          a tenth of the load
+  fuzz     run the fuzz targets
+             --seconds N                      for each target (30)
+  install  what `test` installs, without running anything
+";
+
+fn main() -> ExitCode {
+    match dispatch(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(mut words: Vec<String>) -> Result<()> {
+    if words.is_empty() {
+        print!("{TASKS}");
+        return Ok(());
+    }
+    let task = words.remove(0);
+    match task.as_str() {
+        "up" => up::up(words),
+        "down" => up::down(words),
+        "test" => test::test(words),
+        "lint" => lint::lint(words),
+        "bench" => bench::bench(words),
+        "fuzz" => fuzz::fuzz(words),
+        "install" => install::for_tests(),
+        "help" | "--help" | "-h" => {
+            print!("{TASKS}");
+            Ok(())
+        }
+        other => bail!("there is no task `{other}`; `cargo xtask` lists them"),
+    }
+}

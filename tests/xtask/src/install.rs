@@ -1,0 +1,251 @@
+//! Brings what the servers and the tests need: Debian packages, and what registries have, into
+//! `target/test-tools`. Nothing is installed twice: each part leaves a stamp of what it was made from.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{cargo, check_quietly, command, on_path, output, root, test_tools};
+
+/// The releases of the Java client that the tests run, and that share one program.
+const JAVA_CLIENTS: [&str; 3] = ["2.8.2", "3.9.1", "4.4.0"];
+const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
+
+/// A program, and Debian's package that has it.
+type Program = (&'static str, &'static str);
+
+const SERVERS: &[Program] = &[
+    ("java", "default-jre-headless"),
+    (ZOOKEEPER_JAR, "zookeeper"),
+];
+const TEST_PROGRAMS: &[Program] = &[
+    ("javac", "default-jdk-headless"),
+    ("mvn", "maven"),
+    ("kcat", "kcat"),
+    ("python3", "python3-venv"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("go", "golang-go"),
+    ("make", "make"),
+    ("g++", "g++"),
+];
+
+/// What it takes to run ZooKeeper.
+pub(crate) fn for_servers() -> Result<()> {
+    packages(SERVERS)
+}
+
+/// What it takes to run Apache Kafka.
+pub(crate) fn for_kafka() -> Result<()> {
+    packages(&[SERVERS, &[("mvn", "maven")]].concat())?;
+    kafka()
+}
+
+/// Everything the tests need.
+pub(crate) fn for_tests() -> Result<()> {
+    packages(&[SERVERS, TEST_PROGRAMS].concat())?;
+    kafka()?;
+    for version in JAVA_CLIENTS {
+        java_client(version)?;
+    }
+    python()?;
+    node()?;
+    go()?;
+    rust()
+}
+
+/// Brings `cargo deny`, unless it is there.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    if on_path("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    let directory = test_tools().join("cargo-deny");
+    part("cargo-deny", &directory, "0.20.2", || {
+        let mut install = cargo(&["install", "--quiet", "--locked", "--debug", "--force"]);
+        check_quietly(install.args(["--root"]).arg(&directory).args([
+            "--version",
+            "0.20.2",
+            "cargo-deny",
+        ]))
+    })?;
+    Ok(directory.join("bin/cargo-deny"))
+}
+
+/// Installs the Debian packages of those programs that are missing.
+fn packages(programs: &[Program]) -> Result<()> {
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|(program, _)| !Path::new(program).is_absolute() && !on_path(program))
+        .chain(
+            programs
+                .iter()
+                .filter(|(file, _)| file.starts_with('/') && !Path::new(file).exists()),
+        )
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_root = output(&mut command("id", &["-u"])).is_some_and(|id| id.trim() == "0");
+    if !is_root || !on_path("apt-get") {
+        bail!(
+            "please install by hand: apt-get install {}",
+            missing.join(" ")
+        );
+    }
+    println!("installing Debian packages: {}", missing.join(" "));
+    check_quietly(&mut command("apt-get", &["update", "-qq"]))?;
+    let mut install = command(
+        "apt-get",
+        &["install", "-y", "-qq", "--no-install-recommends"],
+    );
+    check_quietly(
+        install
+            .args(&missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+/// Apache Kafka 3.9.1, broker and tools.
+fn kafka() -> Result<()> {
+    let source = root().join("tests/clients/java/kafka");
+    let directory = test_tools().join("kafka");
+    part(
+        "Apache Kafka 3.9.1",
+        &directory,
+        &contents(&source)?,
+        || jars(&source, &directory, &[]),
+    )
+}
+
+/// The Java client program, compiled against one release of the client.
+fn java_client(version: &str) -> Result<()> {
+    let source = root().join("tests/clients/java/client");
+    let directory = test_tools().join(format!("java-{version}"));
+    let made_from = contents(&source)?;
+    part(
+        &format!("Java client {version}"),
+        &directory,
+        &made_from,
+        || {
+            jars(
+                &source,
+                &directory,
+                &[&format!("-Dkafka.version={version}")],
+            )?;
+            let mut javac = command("javac", &["-nowarn", "-cp"]);
+            javac
+                .arg(directory.join("*"))
+                .arg("-d")
+                .arg(directory.join("classes"));
+            for file in files_below(&source)? {
+                if file.extension() == Some(OsStr::new("java")) {
+                    javac.arg(file);
+                }
+            }
+            check_quietly(&mut javac)
+        },
+    )
+}
+
+/// Copies the jars of a pom's dependencies into `directory`.
+fn jars(project: &Path, directory: &Path, options: &[&str]) -> Result<()> {
+    let mut maven = command("mvn", &["-q", "-B", "dependency:copy-dependencies"]);
+    maven.arg("-DincludeScope=runtime").args(options);
+    let mut destination = std::ffi::OsString::from("-DoutputDirectory=");
+    destination.push(directory);
+    check_quietly(maven.arg(destination).current_dir(project))
+}
+
+fn python() -> Result<()> {
+    let requirements = root().join("tests/clients/python/requirements.txt");
+    let directory = test_tools().join("python");
+    let made_from = read(&requirements)?;
+    part("Python clients", &directory, &made_from, || {
+        let mut venv = command("python3", &["-m", "venv"]);
+        check_quietly(venv.arg(&directory))
+            .context("Python cannot make a virtual environment: on Debian install python3-venv")?;
+        let mut pip = command(directory.join("bin/pip"), &["install", "--quiet"]);
+        pip.args(["--disable-pip-version-check", "-r"])
+            .arg(&requirements);
+        check_quietly(&mut pip)
+    })
+}
+
+fn node() -> Result<()> {
+    let source = root().join("tests/clients/node");
+    let directory = test_tools().join("node");
+    let manifests = ["package.json", "package-lock.json"];
+    let made_from = read(&source.join(manifests[0]))? + &read(&source.join(manifests[1]))?;
+    part("Node clients", &directory, &made_from, || {
+        for name in manifests {
+            fs::copy(source.join(name), directory.join(name))?;
+        }
+        let mut npm = command("npm", &["ci", "--silent", "--no-audit", "--no-fund"]);
+        check_quietly(npm.current_dir(&directory))
+    })
+}
+
+fn go() -> Result<()> {
+    let source = root().join("tests/clients/go");
+    let directory = test_tools().join("go");
+    part("Go clients", &directory, &contents(&source)?, || {
+        let mut go = command("go", &["build", "-o"]);
+        check_quietly(go.arg(&directory).arg("./...").current_dir(&source))
+    })
+}
+
+fn rust() -> Result<()> {
+    let source = root().join("tests/clients/rust");
+    let directory = test_tools().join("rust");
+    part("Rust client", &directory, &contents(&source)?, || {
+        let mut build = cargo(&["build", "--quiet", "--locked", "--target-dir"]);
+        check_quietly(build.arg(&directory).current_dir(&source))
+    })
+}
+
+/// Makes `directory` by `make`, unless its stamp says that it was made from the same things.
+fn part(
+    name: &str,
+    directory: &Path,
+    made_from: &str,
+    make: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let stamp = directory.join("made-from");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == made_from) {
+        return Ok(());
+    }
+    println!("installing {name}");
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    make().with_context(|| format!("installing {name}"))?;
+    fs::write(&stamp, made_from).with_context(|| stamp.display().to_string())
+}
+
+/// The text of all files below `directory`, in a fixed order.
+fn contents(directory: &Path) -> Result<String> {
+    files_below(directory)?
+        .iter()
+        .map(|file| read(file))
+        .collect()
+}
+
+fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let entries = fs::read_dir(directory).with_context(|| directory.display().to_string())?;
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.extend(files_below(&entry.path())?);
+        } else {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| file.display().to_string())
+}

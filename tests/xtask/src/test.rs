@@ -1,0 +1,113 @@
+//! `test`: installs what the tests need, runs them all, and sums up.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::arguments::Arguments;
+use crate::install;
+use crate::run::{cargo, check};
+
+pub(crate) fn test(words: Vec<String>) -> Result<()> {
+    let mut arguments = Arguments::new(words);
+    let judge = arguments.flag("--judge");
+    let names = arguments.rest()?;
+
+    let start = Instant::now();
+    install::for_tests()?;
+    println!("installed after {} s", start.elapsed().as_secs());
+    check(&mut cargo(&[
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        "barnabas-broker",
+    ]))?;
+
+    let mut tests = cargo(&["test", "--locked", "--no-fail-fast"]);
+    if judge {
+        tests.args(["--package", "barnabas-tests", "--test", "e2e"]);
+        tests.env("BARNABAS_TEST_BROKER", "kafka");
+    } else {
+        tests.arg("--workspace");
+    }
+    tests.args(&names);
+    let mut child = tests
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
+
+    let mut sum = Sum::default();
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        sum.note(&line);
+    }
+    let status = child.wait()?;
+
+    let seconds = start.elapsed().as_secs();
+    println!("\n{} minutes {} seconds in all", seconds / 60, seconds % 60);
+    for name in &sum.failures {
+        println!("failed: {name}");
+    }
+    println!(
+        "{} passed, {} failed, {} skipped",
+        sum.passed, sum.failed, sum.ignored
+    );
+    if !status.success() {
+        bail!("the tests failed");
+    }
+    Ok(())
+}
+
+/// What the closing lines of all test binaries add up to.
+#[derive(Default)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    failures: Vec<String>,
+}
+
+impl Sum {
+    fn note(&mut self, line: &str) {
+        if let Some(closing) = line.strip_prefix("test result: ") {
+            let count = |what: &str| {
+                let before = closing
+                    .split_once(&format!(" {what}"))
+                    .map_or("", |(before, _)| before);
+                before
+                    .rsplit([' ', ';'])
+                    .next()
+                    .and_then(|word| word.parse().ok())
+                    .unwrap_or(0)
+            };
+            self.passed += count("passed");
+            self.failed += count("failed");
+            self.ignored += count("ignored");
+        } else if let Some(name) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... FAILED"))
+        {
+            self.failures.push(name.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_add_up() {
+        let mut sum = Sum::default();
+        sum.note("test clients::kcat ... FAILED");
+        sum.note("test result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out");
+        sum.note("test result: ok. 30 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!((sum.passed, sum.failed, sum.ignored), (42, 1, 2));
+        assert_eq!(sum.failures, ["clients::kcat"]);
+    }
+}
