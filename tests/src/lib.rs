@@ -1,1 +1,10 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests: real processes on loopback, each with a directory of its own.
+//!
+//! Everything here blocks; a test is a story that waits for one thing after the other. Whatever is
+//! started is ended when its value is dropped.
+
+pub mod broker;
+pub mod ports;
+pub mod server_process;
+pub mod tools;
+pub mod wait;
