@@ -8,9 +8,11 @@
 //! | [`ids`] | names and numbers of brokers, topics, partitions, producers |
 //! | [`time`] | the time, as an argument |
 //! | [`control`] | what a controller tells a broker |
+//! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 
 pub mod control;
 pub mod ids;
+pub mod metadata;
 pub mod partition;
 pub mod time;

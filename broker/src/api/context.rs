@@ -1,0 +1,69 @@
+//! What a handler is given beside the request: the broker's parts, and who asks.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use barnabas_core::ids::BrokerId;
+
+use crate::metadata_cache::MetadataCache;
+
+/// The parts of the broker that requests work on. Each part is shared and looks after its own locks.
+pub struct Broker {
+    pub broker_id: BrokerId,
+    /// `/cluster/id`, 22 characters.
+    pub cluster_id: String,
+    pub metadata: Arc<MetadataCache>,
+}
+
+/// Who sent a request: `User:name`, as authorizers and quotas know it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Principal {
+    pub kind: Arc<str>,
+    pub name: Arc<str>,
+}
+
+impl Principal {
+    /// The principal of connections without authentication.
+    pub fn anonymous() -> Self {
+        Self {
+            kind: Arc::from("User"),
+            name: Arc::from("ANONYMOUS"),
+        }
+    }
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.name)
+    }
+}
+
+/// What all requests of one connection have in common.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Unique within this process.
+    pub id: u64,
+    /// Listener name, upper case: decides which endpoints a client is told.
+    pub listener: Arc<str>,
+    pub peer_address: SocketAddr,
+    pub principal: Principal,
+}
+
+/// The circumstances of one request.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub broker: &'a Arc<Broker>,
+    pub connection: &'a Connection,
+    /// API version of the request; the response has the same.
+    pub version: i16,
+    /// Absent if the client sent none.
+    pub client_id: Option<&'a str>,
+}
+
+impl Context<'_> {
+    /// Name of the listener through which the request came.
+    pub fn listener(&self) -> &str {
+        &self.connection.listener
+    }
+}

@@ -1,0 +1,147 @@
+//! The APIs: one table, from which both dispatch and `ApiVersions` come, and one file per group of APIs.
+//!
+//! A handler is `async fn(Request, &Context) -> Response` and always answers, errors included. Those that
+//! stream files, answer nothing or hang up return a [`Reply`]. Decoding, headers, encoding, metrics and quotas
+//! live in the dispatcher, once.
+
+pub mod api_versions;
+pub mod context;
+pub mod decode;
+pub mod error_code;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages as wire;
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Request};
+
+pub use context::{Broker, Connection, Context, Principal};
+pub use decode::MalformedRequest;
+
+/// A handler's answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// The encoded response, without its header.
+    Body(Bytes),
+    /// The encoded response, without its header, in pieces that are sent one after the other.
+    Sections(Vec<Section>),
+    /// No answer at all: a produce request with acks=0.
+    None,
+    /// Hang up without an answer.
+    Close,
+}
+
+/// A piece of a response body.
+#[derive(Debug)]
+pub enum Section {
+    Bytes(Bytes),
+}
+
+impl Section {
+    /// How many bytes go over the wire.
+    pub fn size_in_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Reply {
+    /// Encodes `response`. One that sets a field which `version` lacks is a defect: it is logged and hangs up.
+    pub fn message<R: Encodable>(response: &R, version: i16) -> Self {
+        let mut body = BytesMut::with_capacity(response.compute_size(version).unwrap_or(0));
+        match response.encode(&mut body, version) {
+            Ok(()) => Self::Body(body.freeze()),
+            Err(error) => {
+                tracing::error!(
+                    response = std::any::type_name::<R>(),
+                    version,
+                    %error,
+                    "a response cannot be encoded in the version of its request"
+                );
+                Self::Close
+            }
+        }
+    }
+}
+
+type ReplyFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, MalformedRequest>> + Send + 'a>>;
+
+/// One row of the table.
+pub struct Api {
+    pub key: i16,
+    pub name: &'static str,
+    pub min_version: i16,
+    pub max_version: i16,
+    /// Version of the request's header at a version of the API.
+    pub request_header_version: fn(i16) -> i16,
+    /// Version of the response's header at a version of the API.
+    pub response_header_version: fn(i16) -> i16,
+    /// Decodes the body and runs the handler.
+    pub handle: for<'a> fn(Bytes, Context<'a>) -> ReplyFuture<'a>,
+}
+
+impl Api {
+    /// The row of an API, if this broker serves it.
+    pub fn find(key: i16) -> Option<&'static Self> {
+        let position = *API_BY_KEY.get(usize::try_from(key).ok()?)?;
+        API_TABLE.get(usize::from(position))
+    }
+
+    pub fn serves(&self, version: i16) -> bool {
+        (self.min_version..=self.max_version).contains(&version)
+    }
+}
+
+/// Position in [`API_TABLE`] by API key; beyond its end where there is none.
+const API_BY_KEY: [u8; 128] = {
+    let mut positions = [u8::MAX; 128];
+    let mut row = 0;
+    while row < API_TABLE.len() {
+        positions[API_TABLE[row].key as usize] = row as u8;
+        row += 1;
+    }
+    positions
+};
+
+/// What a handler may return.
+trait Answer {
+    fn into_reply(self, version: i16) -> Reply;
+}
+
+impl Answer for Reply {
+    fn into_reply(self, _version: i16) -> Reply {
+        self
+    }
+}
+
+impl<R: Encodable> Answer for R {
+    fn into_reply(self, version: i16) -> Reply {
+        Reply::message(&self, version)
+    }
+}
+
+macro_rules! api_table {
+    ($($name:ident($request:ident) $min:literal..=$max:literal => $($handler:ident)::+,)*) => {
+        /// All APIs of this broker.
+        pub const API_TABLE: &[Api] = &[$(Api {
+            key: <wire::$request as Request>::KEY,
+            name: stringify!($name),
+            min_version: $min,
+            max_version: $max,
+            request_header_version: <wire::$request as HeaderVersion>::header_version,
+            response_header_version: <<wire::$request as Request>::Response as HeaderVersion>::header_version,
+            handle: |body, context| {
+                Box::pin(async move {
+                    let request: wire::$request = decode::guarded(body, context.version)?;
+                    Ok($($handler)::+(request, &context).await.into_reply(context.version))
+                })
+            },
+        },)*];
+    };
+}
+
+api_table! {
+    ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
+}
