@@ -2,4 +2,6 @@
 
 pub mod api;
 pub mod clock;
+pub mod files;
+pub mod log;
 pub mod metadata_cache;

@@ -6,6 +6,8 @@
 
 pub mod isr;
 pub mod leader;
+pub mod leader_epochs;
+pub mod producers;
 
 use std::time::Duration;
 
