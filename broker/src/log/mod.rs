@@ -9,6 +9,6 @@ mod types;
 
 pub use error::{AppendError, LogDirsError, LogError, StorageError};
 pub use types::{
-    AbortedTransaction, AppendInfo, DirectoryDescription, LogSlice, OffsetLookup, ProducerDescription,
-    ReplicaSize,
+    AbortedTransaction, AppendInfo, DirectoryDescription, LogSlice, OffsetLookup,
+    ProducerDescription, ReplicaSize,
 };

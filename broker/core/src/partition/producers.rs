@@ -154,9 +154,8 @@ impl ProducerEntry {
         if epoch != self.producer_epoch {
             return None;
         }
-        let same = |stored: &&StoredBatch| {
-            stored.base_sequence() == base && stored.last_sequence == last
-        };
+        let same =
+            |stored: &&StoredBatch| stored.base_sequence() == base && stored.last_sequence == last;
         self.batches.iter().find(same).copied()
     }
 }
@@ -417,7 +416,9 @@ fn follows(last_sequence: i32, sequence: i32) -> bool {
 /// The sequence `decrement` before `sequence`, wrapping below 0 (`DefaultRecordBatch.decrementSequence`).
 fn sequence_before(sequence: i32, decrement: i32) -> i32 {
     if sequence < decrement {
-        i32::MAX.wrapping_sub(decrement.wrapping_sub(sequence)).wrapping_add(1)
+        i32::MAX
+            .wrapping_sub(decrement.wrapping_sub(sequence))
+            .wrapping_add(1)
     } else {
         sequence.wrapping_sub(decrement)
     }
