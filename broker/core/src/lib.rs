@@ -10,9 +10,11 @@
 //! | [`control`] | what a controller tells a broker |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
+//! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
 pub mod control;
 pub mod ids;
 pub mod metadata;
 pub mod partition;
 pub mod time;
+pub mod znodes;
