@@ -6,3 +6,5 @@ pub mod files;
 pub mod log;
 pub mod metadata_cache;
 pub mod zookeeper;
+
+pub mod replica;
