@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`ids`] | names and numbers of brokers, topics, partitions, producers |
 //! | [`time`] | the time, as an argument |
+//! | [`records`] | batches and records: format, validation, compression |
 //! | [`control`] | what a controller tells a broker |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
@@ -16,5 +17,6 @@ pub mod control;
 pub mod ids;
 pub mod metadata;
 pub mod partition;
+pub mod records;
 pub mod time;
 pub mod znodes;

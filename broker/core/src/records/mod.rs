@@ -1,0 +1,43 @@
+//! Records: the bytes that producers send, logs keep and consumers get.
+//!
+//! One format serves wire and disk: batches of magic 2 (Kafka's `DefaultRecordBatch`), and the messages
+//! of magic 0 and 1 that old logs and clients still have. Batches stay in the bytes they came in;
+//! nothing here copies one without need, and nothing believes a length before it has seen the bytes.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`batch`] | the header, walking over batches, the CRC |
+
+pub mod batch;
+
+pub use batch::{
+    Attributes, BatchHeader, BatchMeta, Batches, Compression, TimestampType, batch_size, batches,
+    read_batch_meta, verify_crc,
+};
+
+/// What is wrong with a batch or a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    #[error("the bytes end before the batch does: it needs {needed}")]
+    Incomplete { needed: usize },
+    #[error("Record size {0} is less than the minimum record overhead (14)")]
+    SizeTooSmall(i32),
+    #[error("Invalid magic found in record: {0}")]
+    UnknownMagic(i8),
+    #[error("stored CRC {stored:#010x}, computed {computed:#010x}")]
+    CrcMismatch { stored: u32, computed: u32 },
+    #[error("Unknown compression type id: {0}")]
+    UnknownCompression(u8),
+    /// A record is not built as it should be, or count and size of the batch do not fit its records.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The codec cannot open the data.
+    #[error("the {} data cannot be decompressed: {reason}", codec.name())]
+    Decompression {
+        codec: Compression,
+        reason: &'static str,
+    },
+    /// Decompressed records would exceed the limit.
+    #[error("the records decompress to more than {limit} bytes")]
+    TooLarge { limit: usize },
+}
