@@ -4,6 +4,7 @@
 //! started is ended when its value is dropped.
 
 pub mod broker;
+pub mod load;
 pub mod ports;
 pub mod server_process;
 pub mod tools;
