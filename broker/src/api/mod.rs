@@ -8,6 +8,7 @@ pub mod api_versions;
 pub mod context;
 pub mod decode;
 pub mod error_code;
+pub mod fetch_encoder;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,6 +37,8 @@ pub enum Reply {
 #[derive(Debug)]
 pub enum Section {
     Bytes(Bytes),
+    /// A range of a segment file, sent without copying it.
+    File(crate::log::LogSlice),
 }
 
 impl Section {
@@ -43,6 +46,7 @@ impl Section {
     pub fn size_in_bytes(&self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes.len(),
+            Self::File(slice) => slice.length,
         }
     }
 }
