@@ -8,11 +8,13 @@
 //! | [`ids`] | names and numbers of brokers, topics, partitions, producers |
 //! | [`time`] | the time, as an argument |
 //! | [`records`] | batches and records: format, validation, compression |
+//! | [`config`] | settings of brokers and topics |
 //! | [`control`] | what a controller tells a broker |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
+pub mod config;
 pub mod control;
 pub mod ids;
 pub mod metadata;
