@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod clock;
+pub mod config;
 pub mod files;
 pub mod log;
 pub mod metadata_cache;
+pub mod metrics;
 pub mod zookeeper;
 
 pub mod replica;

@@ -336,3 +336,20 @@ fn to_topic_unit(broker_key: &str, text: &str) -> String {
         Ok(_) | Err(_) => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kafkas_defaults_are_valid() {
+        let given = BTreeMap::from([("zookeeper.connect".to_owned(), "zk:2181".to_owned())]);
+        let config = BrokerConfig::parse(&given).unwrap();
+        assert_eq!(config.num_partitions, 1);
+        assert_eq!(config.broker_id, -1);
+        assert_eq!(config.listeners.inter_broker, "PLAINTEXT");
+        let topic = config.topic_config(&BTreeMap::new()).unwrap();
+        assert_eq!(topic, TopicConfig::default());
+        assert_eq!(topic.retention_ms, 7 * 24 * 3_600_000);
+    }
+}
