@@ -423,10 +423,8 @@ impl dyn Coordination {
             current = parent;
         }
         while let Some(next) = missing.pop() {
-            let (data, is_target) = match missing.is_empty() {
-                true => (data.clone(), true),
-                false => (None, false),
-            };
+            let is_target = missing.is_empty();
+            let data = if is_target { data.clone() } else { None };
             match self.create(next, data, CreateMode::Persistent).await {
                 Ok(_) => {}
                 Err(CoordinationError::NodeExists) if !is_target => {}

@@ -3,19 +3,31 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`coordination`] | the port: operations, watches, sessions |
+//! | [`memory`] | the port in this process, for tests |
+//! | [`registration`] | this broker's place in the cluster |
+//! | [`config_store`] | dynamic configurations and their change notifications |
+//! | [`topic_store`] | topics and their assignments |
 
+pub mod config_store;
 pub mod coordination;
+pub mod memory;
+pub mod registration;
+pub mod topic_store;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use tokio::sync::watch;
 
 pub use barnabas_core::znodes::{BrokerRegistration, ConfigEntity};
 
+pub use self::config_store::{ConfigListener, ConfigReadError, ConfigWriteError};
 pub use self::coordination::{
     Coordination, CoordinationError, CoordinationEvent, CreateMode, FencedWriteError, NodeEvent,
     Operation, Outcome, SessionState, Stat, Watch, write_as_controller,
 };
+pub use self::registration::{ClusterIdError, FormerOwner, RegistrationError};
+pub use self::topic_store::TopicStoreError;
 
 /// Why there is no connection at start. Its text is one that a person acts on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,12 +52,17 @@ pub enum ConnectError {
 /// The cluster's ZooKeeper as this broker sees it.
 pub struct ZooKeeper {
     coordination: Arc<dyn Coordination>,
+    /// The session that this broker registered in last; -1 before.
+    registered_session: AtomicI64,
 }
 
 impl ZooKeeper {
     /// A view on something that is connected already.
     pub fn over(coordination: Arc<dyn Coordination>) -> Arc<Self> {
-        Arc::new(Self { coordination })
+        Arc::new(Self {
+            coordination,
+            registered_session: AtomicI64::new(-1),
+        })
     }
 
     /// The port itself: for the controller, and for tests.
