@@ -7,6 +7,7 @@ pub mod files;
 pub mod log;
 pub mod metadata_cache;
 pub mod metrics;
+pub mod telemetry;
 pub mod zookeeper;
 
 pub mod replica;

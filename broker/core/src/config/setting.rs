@@ -240,12 +240,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    pub(super) const fn new(
-        name: &'static str,
-        kind: Kind,
-        default: Option<&'static str>,
-        doc: &'static str,
-    ) -> Self {
+    pub(super) const fn new(name: &'static str, kind: Kind, default: Option<&'static str>) -> Self {
         Self {
             name,
             kind,
@@ -254,8 +249,13 @@ impl Setting {
             dynamic: Dynamic::ReadOnly,
             support: Support::Honoured,
             internal: false,
-            doc,
+            doc: "",
         }
+    }
+
+    pub(super) const fn doc(mut self, doc: &'static str) -> Self {
+        self.doc = doc;
+        self
     }
 
     pub(super) const fn check(mut self, check: Check) -> Self {

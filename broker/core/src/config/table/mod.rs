@@ -15,6 +15,9 @@ mod security;
 mod topics;
 mod zookeeper;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 

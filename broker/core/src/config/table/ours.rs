@@ -6,6 +6,8 @@ pub(super) const SETTINGS: &[Setting] = &[Setting::new(
     "barnabas.admin.listener",
     Kind::String,
     Some("127.0.0.1:9404"),
-    "Address of the HTTP port for metrics and health, `host:port`; empty switches it off. If the \
-     default is taken by another process the broker starts without it.",
+)
+.doc(
+    "Address of the HTTP port for metrics and health, host:port; an empty text switches it off. If \
+     the default is taken by another process the broker starts without it.",
 )];

@@ -1,5 +1,7 @@
 //! The configuration as it is now: the file, and over it what ZooKeeper says.
 
+pub mod sources;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
