@@ -1,1 +1,5 @@
-//! End-to-end tests: stories as modules.
+//! End-to-end tests: real processes, real clients, one module per story.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod client_program;
+mod clients;

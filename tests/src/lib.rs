@@ -9,3 +9,4 @@ pub mod ports;
 pub mod server_process;
 pub mod tools;
 pub mod wait;
+pub mod zookeeper_server;

@@ -1,0 +1,228 @@
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Properties;
+import java.util.concurrent.Callable;
+import java.util.concurrent.Future;
+import java.util.function.BiConsumer;
+import org.apache.kafka.clients.admin.Admin;
+import org.apache.kafka.clients.admin.AlterConfigOp;
+import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitions;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
+import org.apache.kafka.clients.admin.RecordsToDelete;
+import org.apache.kafka.clients.consumer.Consumer;
+import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
+import org.apache.kafka.clients.producer.KafkaProducer;
+import org.apache.kafka.clients.producer.Producer;
+import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
+import org.apache.kafka.common.serialization.ByteArraySerializer;
+
+/** The Java client, releases 2.8 to 4: only what all of them have is called. */
+public class Client {
+    static final int COUNT = 100;
+    static final int SPLIT = 40;
+    static final long BASE_TIME = System.currentTimeMillis() - 3_600_000;
+    static final Duration PATIENCE = Duration.ofSeconds(20);
+
+    static String address;
+    static String prefix;
+    static boolean failed;
+
+    public static void main(String[] arguments) {
+        address = arguments[0];
+        prefix = arguments[1] + "-";
+        for (String codec : Arrays.asList("none", "gzip", "snappy", "lz4", "zstd")) {
+            check(codec, () -> produceAndConsume(codec, "compression.type", codec, "enable.idempotence", "false"));
+        }
+        check("idempotent", () -> produceAndConsume("idempotent", "enable.idempotence", "true", "acks", "all"));
+        check("fire and forget", Client::fireAndForget);
+        check("admin", Client::administrate);
+        System.exit(failed ? 1 : 0);
+    }
+
+    interface Step {
+        void run() throws Exception;
+    }
+
+    static void check(String name, Step step) {
+        try {
+            step.run();
+            System.out.println("PASS " + name);
+        } catch (Throwable problem) {
+            failed = true;
+            problem.printStackTrace();
+            System.out.println("FAIL " + name + ": " + problem);
+        }
+    }
+
+    static void equal(Object found, Object wanted) {
+        if (!found.equals(wanted)) {
+            throw new AssertionError("found " + found + ", wanted " + wanted);
+        }
+    }
+
+    static void until(Callable<Boolean> condition) throws Exception {
+        long deadline = System.nanoTime() + PATIENCE.toNanos();
+        while (!condition.call()) {
+            if (System.nanoTime() > deadline) {
+                throw new AssertionError("still not so after " + PATIENCE);
+            }
+            Thread.sleep(50);
+        }
+    }
+
+    static byte[] bytes(String text) {
+        return text.getBytes(StandardCharsets.UTF_8);
+    }
+
+    static ProducerRecord<byte[], byte[]> record(String topic, int i) {
+        byte[] key = i == 3 ? null : bytes("key-" + i);
+        byte[] value = i == 5 ? null : bytes("value-" + i + " " + String.join("", Collections.nCopies(i, "x")));
+        ProducerRecord<byte[], byte[]> record = new ProducerRecord<>(topic, 0, BASE_TIME + 1000L * i, key, value);
+        record.headers().add("header", bytes("h" + i));
+        return record;
+    }
+
+    static String text(long offset, long timestamp, byte[] key, byte[] value, byte[] header) {
+        return offset + " " + timestamp + " " + Arrays.toString(key) + " " + Arrays.toString(value) + " "
+                + Arrays.toString(header);
+    }
+
+    static List<String> expected(int from) {
+        List<String> expected = new ArrayList<>();
+        for (int i = from; i < COUNT; i++) {
+            ProducerRecord<byte[], byte[]> record = record("any", i);
+            expected.add(text(i, record.timestamp(), record.key(), record.value(),
+                    record.headers().lastHeader("header").value()));
+        }
+        return expected;
+    }
+
+    static Producer<byte[], byte[]> producer(String... settings) {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", address);
+        properties.put("linger.ms", "5");
+        for (int i = 0; i < settings.length; i += 2) {
+            properties.put(settings[i], settings[i + 1]);
+        }
+        return new KafkaProducer<>(properties, new ByteArraySerializer(), new ByteArraySerializer());
+    }
+
+    static Consumer<byte[], byte[]> consumer() {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", address);
+        properties.put("enable.auto.commit", "false");
+        properties.put("auto.offset.reset", "none");
+        return new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+    }
+
+    static List<String> consume(String topic, BiConsumer<Consumer<?, ?>, TopicPartition> seek) {
+        TopicPartition partition = new TopicPartition(topic, 0);
+        List<String> found = new ArrayList<>();
+        try (Consumer<byte[], byte[]> consumer = consumer()) {
+            consumer.assign(Collections.singletonList(partition));
+            seek.accept(consumer, partition);
+            long deadline = System.nanoTime() + PATIENCE.toNanos();
+            while (consumer.position(partition) < COUNT) {
+                if (System.nanoTime() > deadline) {
+                    throw new AssertionError("nothing more after " + found.size() + " records");
+                }
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofSeconds(1))) {
+                    found.add(text(record.offset(), record.timestamp(), record.key(), record.value(),
+                            record.headers().lastHeader("header").value()));
+                }
+            }
+        }
+        return found;
+    }
+
+    static void produceAndConsume(String name, String... settings) throws Exception {
+        String topic = prefix + name;
+        try (Producer<byte[], byte[]> producer = producer(settings)) {
+            List<Future<RecordMetadata>> sent = new ArrayList<>();
+            for (int i = 0; i < COUNT; i++) {
+                sent.add(producer.send(record(topic, i)));
+            }
+            for (int i = 0; i < COUNT; i++) {
+                equal(sent.get(i).get().offset(), (long) i);
+            }
+        }
+        equal(consume(topic, (consumer, partition) ->
+                consumer.seekToBeginning(Collections.singletonList(partition))), expected(0));
+        equal(consume(topic, (consumer, partition) -> consumer.seek(partition, SPLIT)), expected(SPLIT));
+        equal(consume(topic, (consumer, partition) -> {
+            long time = BASE_TIME + 1000L * SPLIT;
+            OffsetAndTimestamp found =
+                    consumer.offsetsForTimes(Collections.singletonMap(partition, time)).get(partition);
+            equal(found.offset() + " " + found.timestamp(), SPLIT + " " + time);
+            consumer.seek(partition, found.offset());
+        }), expected(SPLIT));
+    }
+
+    static void fireAndForget() throws Exception {
+        String topic = prefix + "forget";
+        try (Producer<byte[], byte[]> producer = producer("acks", "0", "enable.idempotence", "false")) {
+            for (int i = 0; i < COUNT; i++) {
+                equal(producer.send(record(topic, i)).get().hasOffset(), false);
+            }
+        }
+        equal(consume(topic, (consumer, partition) ->
+                consumer.seekToBeginning(Collections.singletonList(partition))), expected(0));
+    }
+
+    static void administrate() throws Exception {
+        String topic = prefix + "admin";
+        Map<String, Object> properties = new HashMap<>();
+        properties.put("bootstrap.servers", address);
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        TopicPartition last = new TopicPartition(topic, 3);
+        try (Admin admin = Admin.create(properties)) {
+            NewTopic wanted = new NewTopic(topic, 2, (short) 1);
+            wanted.configs(Collections.singletonMap("retention.ms", "7200000"));
+            admin.createTopics(Collections.singletonList(wanted)).all().get();
+            until(() -> admin.listTopics().names().get().contains(topic));
+            equal(admin.describeCluster().nodes().get().size(), 1);
+
+            Callable<String> retention = () -> admin.describeConfigs(Collections.singletonList(resource)).all()
+                    .get().get(resource).get("retention.ms").value();
+            until(() -> retention.call().equals("7200000"));
+            AlterConfigOp change =
+                    new AlterConfigOp(new ConfigEntry("retention.ms", "3600000"), AlterConfigOp.OpType.SET);
+            admin.incrementalAlterConfigs(Collections.singletonMap(resource, Collections.singletonList(change)))
+                    .all().get();
+            until(() -> retention.call().equals("3600000"));
+
+            admin.createPartitions(Collections.singletonMap(topic, NewPartitions.increaseTo(4))).all().get();
+            try (Consumer<byte[], byte[]> consumer = consumer()) {
+                until(() -> consumer.partitionsFor(topic).size() == 4);
+            }
+
+            try (Producer<byte[], byte[]> producer = producer()) {
+                for (int i = 0; i < 10; i++) {
+                    producer.send(new ProducerRecord<>(topic, 3, null, bytes("value"))).get();
+                }
+            }
+            admin.deleteRecords(Collections.singletonMap(last, RecordsToDelete.beforeOffset(7))).all().get();
+            equal(admin.listOffsets(Collections.singletonMap(last, OffsetSpec.earliest())).all().get().get(last)
+                    .offset(), 7L);
+            equal(admin.listOffsets(Collections.singletonMap(last, OffsetSpec.latest())).all().get().get(last)
+                    .offset(), 10L);
+
+            admin.deleteTopics(Collections.singletonList(topic)).all().get();
+            until(() -> !admin.listTopics().names().get().contains(topic));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A real ZooKeeper server: Debian's jars, a free port, a directory of its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::ports::free_port;
+use crate::server_process::ServerProcess;
+
+const JAR: &str = "/usr/share/java/zookeeper.jar";
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// Sessions live at least two ticks, so this is what tests of expiry wait for.
+const TICK_MS: u32 = 500;
+
+/// A standalone ZooKeeper server; dropping it kills it and removes its data.
+#[derive(Debug)]
+pub struct ZooKeeperServer {
+    port: u16,
+    configuration: PathBuf,
+    process: Option<ServerProcess>,
+    directory: tempfile::TempDir,
+}
+
+impl ZooKeeperServer {
+    /// Starts a server with no data and waits until it serves.
+    pub fn start() -> Result<ZooKeeperServer> {
+        let directory = tempfile::tempdir().context("a directory for ZooKeeper")?;
+        let port = free_port();
+        let configuration = directory.path().join("zoo.cfg");
+        fs::write(
+            &configuration,
+            format!(
+                "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime={TICK_MS}\n\
+                 maxSessionTimeout=60000\nmaxClientCnxns=0\nadmin.enableServer=false\n\
+                 extendedTypesEnabled=true\n4lw.commands.whitelist=*\n",
+                directory.path().join("data").display()
+            ),
+        )?;
+        let mut server = ZooKeeperServer {
+            port,
+            configuration,
+            process: None,
+            directory,
+        };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// What a broker's `zookeeper.connect` is set to.
+    pub fn connect(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port that clients connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts the server again with the data it has; whatever still runs is stopped first.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        let mut java = Command::new("java");
+        java.args([
+            "-Xmx256m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-cp",
+            JAR,
+        ])
+        .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
+        .arg(&self.configuration);
+        let mut process = ServerProcess::start("ZooKeeper", &mut java, &self.log_file())?;
+        process.wait_until(START_PATIENCE, || {
+            let answer = ask(self.port, "srvr").ok()?;
+            answer.contains("Mode: ").then_some(())
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end. The data stays.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.terminate(STOP_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// `kill -9`. The data stays.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// The server's process, unless it is stopped.
+    pub fn process(&self) -> Option<&ServerProcess> {
+        self.process.as_ref()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory().join("log")
+    }
+
+    /// Where its configuration, data and log are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// The answer to one of ZooKeeper's four letter words.
+fn ask(port: u16, word: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    stream.write_all(word.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
