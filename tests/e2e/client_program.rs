@@ -22,7 +22,7 @@ impl OneBroker {
         let broker = with(options).start().unwrap();
         OneBroker {
             broker,
-            zookeeper,
+            _zookeeper: zookeeper,
             _directory: directory,
         }
     }

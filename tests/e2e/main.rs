@@ -1,5 +1,8 @@
 //! End-to-end tests: real processes, real clients, one module per story.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
 
 mod client_program;
 mod clients;
