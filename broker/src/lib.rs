@@ -3,6 +3,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod controller;
 pub mod files;
 pub mod log;
 pub mod metadata_cache;

@@ -8,14 +8,18 @@
 //! | [`ids`] | names and numbers of brokers, topics, partitions, producers |
 //! | [`time`] | the time, as an argument |
 //! | [`records`] | batches and records: format, validation, compression |
+//! | [`balance`] | where replicas go |
 //! | [`config`] | settings of brokers and topics |
 //! | [`control`] | what a controller tells a broker |
+//! | [`controller`] | who leads which partition, and who is told |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
+pub mod balance;
 pub mod config;
 pub mod control;
+pub mod controller;
 pub mod ids;
 pub mod metadata;
 pub mod partition;
