@@ -56,9 +56,7 @@ pub enum PlacementError {
     NoPartitions,
     #[error("Replication factor must be larger than 0.")]
     NoReplicas,
-    #[error(
-        "Replication factor: {replication_factor} larger than available brokers: {available}."
-    )]
+    #[error("Replication factor: {replication_factor} larger than available brokers: {available}.")]
     TooFewBrokers {
         replication_factor: i16,
         available: usize,
@@ -162,8 +160,7 @@ impl<'a> Round<'a> {
             let distance = 1 + (shift * self.racks + steps) % (count - 1);
             let broker = self.brokers[(first + distance) % count];
             steps += 1;
-            let rack_is_free =
-                !racks_used.contains(&broker.rack) || racks_used.len() == self.racks;
+            let rack_is_free = !racks_used.contains(&broker.rack) || racks_used.len() == self.racks;
             if rack_is_free && !chosen.contains(&broker.id) {
                 racks_used.insert(&broker.rack);
                 chosen.push(broker.id);
@@ -243,7 +240,10 @@ mod tests {
             error(&two, 1, 3),
             "Replication factor: 3 larger than available brokers: 2."
         );
-        assert_eq!(place(&two, 0, 0, 1, start), Err(PlacementError::NoPartitions));
+        assert_eq!(
+            place(&two, 0, 0, 1, start),
+            Err(PlacementError::NoPartitions)
+        );
         assert_eq!(place(&two, 0, 1, 0, start), Err(PlacementError::NoReplicas));
         let mixed = brokers(&[Some("a"), None]);
         assert_eq!(

@@ -195,7 +195,10 @@ mod tests {
         check(&|p| p.leader_epoch = 2, IsrRefusal::FencedLeaderEpoch);
         check(&|p| p.partition_epoch = 6, IsrRefusal::InvalidUpdateVersion);
         check(&|p| p.is_recovering = true, IsrRefusal::InvalidRequest);
-        check(&|p| p.isr = vec![BrokerId(9)], IsrRefusal::IneligibleReplica);
+        check(
+            &|p| p.isr = vec![BrokerId(9)],
+            IsrRefusal::IneligibleReplica,
+        );
         let old = judge(&proposal(&[9]), BrokerId(1), 1, Some(&current()), |_| false);
         assert_eq!(old, Verdict::Refused(IsrRefusal::OperationNotAttempted));
         let unknown = judge(&proposal(&[1]), BrokerId(1), 3, None, |_| true);

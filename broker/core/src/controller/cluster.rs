@@ -125,9 +125,7 @@ impl Deletions {
     /// Lets those of `topics` wait that are queued; returns them.
     pub(super) fn halt(&mut self, topics: impl IntoIterator<Item = TopicName>) -> Vec<TopicName> {
         let topics = topics.into_iter();
-        let halted: Vec<_> = topics
-            .filter(|topic| self.queued.contains(topic))
-            .collect();
+        let halted: Vec<_> = topics.filter(|topic| self.queued.contains(topic)).collect();
         self.ineligible.extend(halted.iter().cloned());
         halted
     }
@@ -244,9 +242,8 @@ impl Cluster {
     pub(super) fn all_partitions(&self) -> impl Iterator<Item = (TopicPartition, &Partition)> {
         self.topics.iter().flat_map(|(topic, of)| {
             let partitions = of.partitions.iter();
-            partitions.map(|(number, partition)| {
-                (TopicPartition::new(topic.clone(), *number), partition)
-            })
+            partitions
+                .map(|(number, partition)| (TopicPartition::new(topic.clone(), *number), partition))
         })
     }
 

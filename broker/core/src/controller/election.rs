@@ -49,10 +49,7 @@ pub fn offline_leader(
     allow_unclean: bool,
 ) -> Option<Elected> {
     let online = |id: &&BrokerId| is_online(**id);
-    let clean = assignment
-        .iter()
-        .filter(online)
-        .find(|id| isr.contains(id));
+    let clean = assignment.iter().filter(online).find(|id| isr.contains(id));
     if let Some(leader) = clean {
         return Some(Elected {
             leader: *leader,
@@ -101,8 +98,8 @@ pub fn controlled_shutdown_leader(
     is_shutting_down: impl Fn(BrokerId) -> bool,
 ) -> Option<Elected> {
     let mut candidates = assignment.iter();
-    let leader = candidates
-        .find(|id| is_online(**id) && isr.contains(id) && !is_shutting_down(**id))?;
+    let leader =
+        candidates.find(|id| is_online(**id) && isr.contains(id) && !is_shutting_down(**id))?;
     let staying = isr.iter().filter(|id| !is_shutting_down(**id));
     Some(Elected {
         leader: *leader,

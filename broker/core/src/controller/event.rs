@@ -13,7 +13,10 @@ pub enum Event {
     /// The broker is registered for the first time in this process.
     Started,
     /// A watch fired, and is gone.
-    NodeChanged { path: String, change: NodeChange },
+    NodeChanged {
+        path: String,
+        change: NodeChange,
+    },
     /// Everything that waited is void, and this broker is no longer controller.
     SessionExpired,
     /// A new session began, and the broker is registered in it (or could not be).
@@ -36,9 +39,14 @@ pub enum Event {
     },
     TimerFired(Timer),
     /// Somebody asks for something; answered by [`Answer`](super::Effect::Answer).
-    Requested { ticket: Ticket, request: Request },
+    Requested {
+        ticket: Ticket,
+        request: Request,
+    },
     /// `unclean.leader.election.enable` became true for a topic, or (without one) for all that do not say otherwise.
-    UncleanElectionEnabled { topic: Option<TopicName> },
+    UncleanElectionEnabled {
+        topic: Option<TopicName>,
+    },
     /// The broker's settings changed.
     SettingsChanged(Settings),
     /// The broker stops: give up leadership.
