@@ -9,6 +9,7 @@ pub mod log;
 pub mod metadata_cache;
 pub mod metrics;
 pub mod telemetry;
+pub mod net;
 pub mod zookeeper;
 
 pub mod replica;

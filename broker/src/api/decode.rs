@@ -171,3 +171,89 @@ impl ByteBuf for Guarded {
         self.bytes.split_to(size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::{BufMut as _, BytesMut};
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+    use kafka_protocol::messages::{CreateTopicsRequest, ListOffsetsRequest, MetadataRequest};
+    use kafka_protocol::protocol::Encodable as _;
+
+    fn encoded(request: &MetadataRequest, version: i16) -> Bytes {
+        let mut bytes = BytesMut::new();
+        request.encode(&mut bytes, version).unwrap();
+        bytes.freeze()
+    }
+
+    #[test]
+    fn honest_requests_pass_in_all_versions() {
+        for version in 0..=12 {
+            let mut request = MetadataRequest::default().with_topics(Some(
+                (0..300)
+                    .map(|n| {
+                        let name = format!("topic-{n}");
+                        MetadataRequestTopic::default().with_name(Some(
+                            kafka_protocol::protocol::StrBytes::from_string(name).into(),
+                        ))
+                    })
+                    .collect(),
+            ));
+            request.allow_auto_topic_creation = true;
+            let decoded: MetadataRequest = guarded(encoded(&request, version), version).unwrap();
+            assert_eq!(decoded, request, "version {version}");
+        }
+    }
+
+    #[test]
+    fn numbers_larger_than_the_frame_are_no_lengths() {
+        let mut body = BytesMut::new();
+        ListOffsetsRequest::default()
+            .with_replica_id(kafka_protocol::messages::BrokerId(i32::MAX))
+            .encode(&mut body, 1)
+            .unwrap();
+        let decoded: ListOffsetsRequest = guarded(body.freeze(), 1).unwrap();
+        assert_eq!(decoded.replica_id.0, i32::MAX);
+    }
+
+    #[test]
+    fn lying_array_lengths_fail() {
+        for count in [1, 5, 1000, 1 << 20, i32::MAX] {
+            let mut body = BytesMut::new();
+            body.put_i32(count);
+            assert!(
+                guarded::<MetadataRequest>(body.freeze(), 1).is_err(),
+                "{count}"
+            );
+        }
+        for length in [
+            &[0x02][..],
+            &[0xff, 0x7f],
+            &[0xff, 0xff, 0x7f],
+            &[0xff, 0xff, 0xff, 0x7f],
+            &[0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[0x80, 0x80, 0x80, 0x80, 0x0f],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ] {
+            let body = Bytes::copy_from_slice(length);
+            assert!(guarded::<MetadataRequest>(body, 12).is_err(), "{length:x?}");
+        }
+    }
+
+    #[test]
+    fn a_boolean_that_looks_like_a_varint_hides_no_length() {
+        // CreateTopics v5: topics, timeout, validate only, tagged fields. The count of tagged fields follows a boolean.
+        let body = [1, 0, 0, 0, 0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x0f];
+        assert!(guarded::<CreateTopicsRequest>(Bytes::copy_from_slice(&body), 5).is_err());
+    }
+
+    #[test]
+    fn a_frame_of_tiny_elements_is_bounded() {
+        // Every element of a null array of topics is as small as elements get.
+        let mut body = BytesMut::new();
+        body.put_i32(6_000_000);
+        body.put_bytes(0, 2 * 6_000_000);
+        let outcome = guarded::<MetadataRequest>(body.freeze(), 1);
+        assert!(outcome.is_err());
+    }
+}

@@ -7,6 +7,7 @@
 pub mod api_versions;
 pub mod context;
 pub mod decode;
+pub mod dispatch;
 pub mod error_code;
 pub mod fetch_encoder;
 
@@ -16,6 +17,8 @@ use std::pin::Pin;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as wire;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request};
+
+use crate::log::LogSlice;
 
 pub use context::{Broker, Connection, Context, Principal};
 pub use decode::MalformedRequest;
@@ -37,8 +40,8 @@ pub enum Reply {
 #[derive(Debug)]
 pub enum Section {
     Bytes(Bytes),
-    /// A range of a segment file, sent without copying it.
-    File(crate::log::LogSlice),
+    /// Bytes of a segment file, sent from the page cache.
+    File(LogSlice),
 }
 
 impl Section {
