@@ -111,3 +111,41 @@ impl FromStr for TopicId {
 pub fn is_internal_topic(topic: &str) -> bool {
     matches!(topic, "__consumer_offsets" | "__transaction_state")
 }
+
+/// Longest name of a topic: `<name>-<partition>.<32 hex digits>-delete` must fit a file name.
+const TOPIC_NAME_LENGTH_MAX: usize = 249;
+
+/// Why a text cannot name a topic. The text is Kafka's own (class `Topic`).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidTopicName {
+    #[error("Topic name is invalid: the empty string is not allowed")]
+    Empty,
+    #[error("Topic name is invalid: '{0}' is not allowed")]
+    Dots(String),
+    #[error(
+        "Topic name is invalid: the length of '{0}' is longer than the max allowed length {TOPIC_NAME_LENGTH_MAX}"
+    )]
+    TooLong(String),
+    #[error(
+        "Topic name is invalid: '{0}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
+    )]
+    Character(String),
+}
+
+/// Whether a topic may have this name.
+pub fn check_topic_name(name: &str) -> Result<(), InvalidTopicName> {
+    if name.is_empty() {
+        Err(InvalidTopicName::Empty)
+    } else if matches!(name, "." | "..") {
+        Err(InvalidTopicName::Dots(name.to_owned()))
+    } else if name.len() > TOPIC_NAME_LENGTH_MAX {
+        Err(InvalidTopicName::TooLong(name.to_owned()))
+    } else if !name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    {
+        Err(InvalidTopicName::Character(name.to_owned()))
+    } else {
+        Ok(())
+    }
+}

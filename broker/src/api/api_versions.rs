@@ -6,7 +6,7 @@ use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use super::error_code::{NONE, ResponseError};
 use super::{API_TABLE, Api, Context};
 
-/// ApiVersions (key 18, v0–4).
+/// `ApiVersions` (key 18, v0–4).
 pub async fn api_versions(
     request: ApiVersionsRequest,
     context: &Context<'_>,

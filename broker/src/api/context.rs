@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use barnabas_core::ids::BrokerId;
 
+use crate::config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
+use crate::metrics::Metrics;
 
 /// The parts of the broker that requests work on. Each part is shared and looks after its own locks.
 pub struct Broker {
     pub broker_id: BrokerId,
     /// `/cluster/id`, 22 characters.
     pub cluster_id: String,
+    pub config: Arc<LiveConfig>,
     pub metadata: Arc<MetadataCache>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Who sent a request: `User:name`, as authorizers and quotas know it.

@@ -7,11 +7,13 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, TryGetError};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{ProduceRequest, TopicName, TransactionalId};
 use kafka_protocol::protocol::buf::ByteBuf;
-use kafka_protocol::protocol::{Decodable, HeaderVersion};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, StrBytes};
 
 /// No request has a string, an array or a field of bytes longer than this, but for the records of a
-/// produce request, whose lengths are only held against the frame.
+/// produce request.
 const LONGEST: usize = 4 << 20;
 
 /// Fields of the largest honest request: every partition of a broker with 100,000 of them, some 30 fields each.
@@ -22,6 +24,10 @@ const MOST_READS: u32 = 4_000_000;
 pub enum MalformedRequest {
     #[error("the body cannot be decoded: {0}")]
     Body(String),
+    #[error("the body ends before its last field")]
+    Truncated,
+    #[error("a field is null that must not be")]
+    Null,
     #[error("the body has more than {MOST_READS} fields")]
     TooManyFields,
 }
@@ -46,6 +52,119 @@ pub fn guarded<R: Decodable + HeaderVersion>(
     drop(decoded);
     let mut body = body;
     R::decode(&mut body, version).map_err(|error| MalformedRequest::Body(error.to_string()))
+}
+
+/// Decodes a produce request. It is the one whose fields of bytes may fill the frame, so it has a decoder of
+/// its own that holds every length against what can follow it. Records are slices of the frame.
+pub fn produce(mut body: Bytes, version: i16) -> Result<ProduceRequest, MalformedRequest> {
+    let mut fields = ProduceFields {
+        body: &mut body,
+        is_flexible: version >= 9,
+        left: MOST_READS,
+    };
+    let mut request = ProduceRequest::default();
+    if version >= 3 {
+        let id = fields.string()?;
+        request.transactional_id = id.map(TransactionalId);
+    }
+    request.acks = fields.body.try_get_i16()?;
+    request.timeout_ms = fields.body.try_get_i32()?;
+    for _ in 0..fields.count()? {
+        let name = fields.string()?.ok_or(MalformedRequest::Null)?;
+        let mut topic = TopicProduceData::default().with_name(TopicName(name));
+        for _ in 0..fields.count()? {
+            let index = fields.body.try_get_i32()?;
+            let records = fields.bytes()?;
+            let partition = PartitionProduceData::default()
+                .with_index(index)
+                .with_records(records);
+            topic.partition_data.push(partition);
+            fields.skip_tagged()?;
+        }
+        request.topic_data.push(topic);
+        fields.skip_tagged()?;
+    }
+    fields.skip_tagged()?;
+    Ok(request)
+}
+
+/// The kinds of fields that a produce request has.
+struct ProduceFields<'a> {
+    body: &'a mut Bytes,
+    is_flexible: bool,
+    /// Elements of arrays that may still come.
+    left: u32,
+}
+
+impl ProduceFields<'_> {
+    fn varint(&mut self) -> Result<u32, MalformedRequest> {
+        super::dispatch::varint(self.body).ok_or(MalformedRequest::Truncated)
+    }
+
+    /// The size of what follows; `None` for null.
+    fn size(&mut self, of_string: bool) -> Result<Option<usize>, MalformedRequest> {
+        if self.is_flexible {
+            return Ok((self.varint()? as usize).checked_sub(1));
+        }
+        let size = if of_string {
+            i32::from(self.body.try_get_i16()?)
+        } else {
+            self.body.try_get_i32()?
+        };
+        match size {
+            -1 => Ok(None),
+            size => usize::try_from(size)
+                .map(Some)
+                .map_err(|_| MalformedRequest::Truncated),
+        }
+    }
+
+    fn take(&mut self, size: usize) -> Result<Bytes, MalformedRequest> {
+        if size > self.body.len() {
+            return Err(MalformedRequest::Truncated);
+        }
+        Ok(self.body.split_to(size))
+    }
+
+    fn bytes(&mut self) -> Result<Option<Bytes>, MalformedRequest> {
+        self.size(false)?.map(|size| self.take(size)).transpose()
+    }
+
+    fn string(&mut self) -> Result<Option<StrBytes>, MalformedRequest> {
+        let Some(size) = self.size(true)? else {
+            return Ok(None);
+        };
+        let text = StrBytes::from_utf8(self.take(size)?);
+        text.map(Some)
+            .map_err(|error| MalformedRequest::Body(error.to_string()))
+    }
+
+    fn count(&mut self) -> Result<usize, MalformedRequest> {
+        let count = self.size(false)?.ok_or(MalformedRequest::Null)?;
+        let left = u32::try_from(count)
+            .ok()
+            .and_then(|count| self.left.checked_sub(count));
+        self.left = left.ok_or(MalformedRequest::TooManyFields)?;
+        Ok(count)
+    }
+
+    fn skip_tagged(&mut self) -> Result<(), MalformedRequest> {
+        if !self.is_flexible {
+            return Ok(());
+        }
+        for _ in 0..self.varint()? {
+            self.varint()?;
+            let size = self.varint()?;
+            self.take(size as usize)?;
+        }
+        Ok(())
+    }
+}
+
+impl From<TryGetError> for MalformedRequest {
+    fn from(_: TryGetError) -> Self {
+        Self::Truncated
+    }
 }
 
 /// A buffer that does not let through a length that the rest of it cannot hold.
@@ -202,6 +321,64 @@ mod tests {
             request.allow_auto_topic_creation = true;
             let decoded: MetadataRequest = guarded(encoded(&request, version), version).unwrap();
             assert_eq!(decoded, request, "version {version}");
+        }
+    }
+
+    #[test]
+    fn produce_requests_are_decoded_as_by_the_generated_decoder() {
+        let partition = |index, records: Option<&'static [u8]>| {
+            PartitionProduceData::default()
+                .with_index(index)
+                .with_records(records.map(Bytes::from_static))
+        };
+        let topic = |name, partitions| {
+            TopicProduceData::default()
+                .with_name(TopicName(StrBytes::from_static_str(name)))
+                .with_partition_data(partitions)
+        };
+        for version in 0..=11 {
+            let id = TransactionalId(StrBytes::from_static_str("x"));
+            let request = ProduceRequest::default()
+                .with_transactional_id((version >= 3).then_some(id))
+                .with_acks(-1)
+                .with_timeout_ms(30_000)
+                .with_topic_data(vec![
+                    topic(
+                        "a",
+                        vec![partition(0, Some(b"records")), partition(7, None)],
+                    ),
+                    topic("b", vec![]),
+                ]);
+            let mut body = BytesMut::new();
+            request.encode(&mut body, version).unwrap();
+            let body = body.freeze();
+            assert_eq!(
+                produce(body.clone(), version).unwrap(),
+                request,
+                "version {version}"
+            );
+            for length in 0..body.len() {
+                assert!(
+                    produce(body.slice(..length), version).is_err(),
+                    "{version} {length}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn lying_lengths_of_a_produce_request_fail() {
+        let body = |count: &[u8]| {
+            let mut body = vec![0, 0xff, 0xff, 0, 0, 0, 1];
+            body.extend_from_slice(count);
+            Bytes::from(body)
+        };
+        for count in [
+            &[2][..],
+            &[0xff, 0xff, 0xff, 0xff, 0x0f],
+            &[0x80, 0x80, 0x80, 0x01],
+        ] {
+            assert!(produce(body(count), 9).is_err());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::slice;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ApiVersionsRequest;
@@ -63,12 +64,17 @@ impl Response {
             head_length,
             body,
         };
-        let body_size: usize = response.sections().iter().map(Section::size_in_bytes).sum();
-        let size = body_size + head_length - 4;
+        let size = response.size_in_bytes() - 4;
         let announced = i32::try_from(size).map_err(|_| size)?;
         response.head[..4].copy_from_slice(&announced.to_be_bytes());
         response.head[4..8].copy_from_slice(&correlation_id.to_be_bytes());
         Ok(response)
+    }
+
+    /// All of it, its size field included.
+    pub fn size_in_bytes(&self) -> usize {
+        let body: usize = self.sections().iter().map(Section::size_in_bytes).sum();
+        self.head_length + body
     }
 
     /// Size and header.
@@ -117,8 +123,19 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
         version,
         client_id,
     };
+    let started = Instant::now();
+    let request_bytes = body.len() as u64;
     match (api.handle)(body, context).await {
-        Ok(reply) => respond(api, version, correlation_id, reply),
+        Ok(reply) => {
+            let metrics = broker.metrics.request(key);
+            metrics.request_bytes.add(request_bytes);
+            metrics.answered(version, started.elapsed());
+            let outcome = respond(api, version, correlation_id, reply);
+            if let Outcome::Respond(response) = &outcome {
+                metrics.response_bytes.add(response.size_in_bytes() as u64);
+            }
+            outcome
+        }
         Err(source) => Outcome::Close(CloseReason::Malformed {
             api: api.name,
             version,
@@ -185,7 +202,8 @@ fn split(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
     (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
-fn varint(bytes: &mut Bytes) -> Option<u32> {
+/// An unsigned varint of at most five bytes.
+pub(super) fn varint(bytes: &mut Bytes) -> Option<u32> {
     let mut value = 0_u32;
     for shift in (0..35).step_by(7) {
         let byte = bytes.try_get_u8().ok()?;

@@ -2,6 +2,11 @@
 
 pub use kafka_protocol::ResponseError;
 
+/// Errors of Kafka 3.9 that the protocol crate does not name.
+pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
+pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
+pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
+
 /// The code of success.
 pub const NONE: i16 = 0;
 

@@ -4,12 +4,17 @@
 //! stream files, answer nothing or hang up return a [`Reply`]. Decoding, headers, encoding, metrics and quotas
 //! live in the dispatcher, once.
 
+#![expect(clippy::unused_async, reason = "the table wants handlers of one shape")]
+
 pub mod api_versions;
+pub mod cluster;
 pub mod context;
 pub mod decode;
 pub mod dispatch;
 pub mod error_code;
 pub mod fetch_encoder;
+pub mod groups;
+pub mod metadata;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -129,8 +134,18 @@ impl<R: Encodable> Answer for R {
     }
 }
 
+macro_rules! decoder {
+    () => {
+        decode::guarded
+    };
+    ($decode:ident) => {
+        decode::$decode
+    };
+}
+
+/// `Name(Request) first..=last => handler`; `by` names a decoder of its own.
 macro_rules! api_table {
-    ($($name:ident($request:ident) $min:literal..=$max:literal => $($handler:ident)::+,)*) => {
+    ($($name:ident($request:ident) $min:literal..=$max:literal $(by $decode:ident)? => $($handler:ident)::+,)*) => {
         /// All APIs of this broker.
         pub const API_TABLE: &[Api] = &[$(Api {
             key: <wire::$request as Request>::KEY,
@@ -141,7 +156,8 @@ macro_rules! api_table {
             response_header_version: <<wire::$request as Request>::Response as HeaderVersion>::header_version,
             handle: |body, context| {
                 Box::pin(async move {
-                    let request: wire::$request = decode::guarded(body, context.version)?;
+                    let request: wire::$request =
+                        decoder!($($decode)?)(body, context.version)?;
                     Ok($($handler)::+(request, &context).await.into_reply(context.version))
                 })
             },
@@ -150,5 +166,8 @@ macro_rules! api_table {
 }
 
 api_table! {
+    Metadata(MetadataRequest) 0..=12 => metadata::metadata,
+    FindCoordinator(FindCoordinatorRequest) 0..=6 => groups::find_coordinator,
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
+    DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
 }

@@ -13,28 +13,41 @@ use super::stream::Stream;
 use super::{Network, Session, SessionState};
 use crate::api::dispatch::{self, Outcome};
 use crate::api::{Broker, Connection, Principal};
+use crate::metrics::ListenerMetrics;
+
+/// A connection that may be served.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer_address: SocketAddr,
+    pub(super) listener: Arc<str>,
+    pub(super) metrics: Arc<ListenerMetrics>,
+    pub(super) slot: ConnectionSlot,
+}
 
 /// Starts the task of an accepted connection.
-pub(super) fn spawn(
-    network: &Arc<Network>,
-    broker: &Arc<Broker>,
-    listener: &Arc<str>,
-    stream: TcpStream,
-    peer_address: SocketAddr,
-    slot: ConnectionSlot,
-) {
+pub(super) fn spawn(network: &Arc<Network>, broker: &Arc<Broker>, accepted: Accepted) {
+    let Accepted {
+        stream,
+        peer_address,
+        listener,
+        metrics,
+        slot,
+    } = accepted;
     let id = network.next_connection_id.fetch_add(1, Ordering::Relaxed);
     let connection = Connection {
         id,
-        listener: listener.clone(),
+        listener,
         peer_address,
         principal: Principal::anonymous(),
     };
     let state = Arc::new(SessionState::default());
+    metrics.connections.add(1);
+    metrics.connections_created.increment();
     let session = SessionGuard {
         network: network.clone(),
         id,
         state: state.clone(),
+        metrics,
         _slot: slot,
     };
     let broker = broker.clone();
@@ -58,6 +71,7 @@ struct SessionGuard {
     network: Arc<Network>,
     id: u64,
     state: Arc<SessionState>,
+    metrics: Arc<ListenerMetrics>,
     _slot: ConnectionSlot,
 }
 
@@ -67,10 +81,27 @@ impl SessionGuard {
         self.state.is_busy.store(is_busy, Ordering::SeqCst);
         !self.network.is_draining()
     }
+
+    /// One line for a connection that ends because of what the client sent; none for one that simply ends.
+    fn log_end(&self, connection: &Connection, error: &FrameError) {
+        let peer = connection.peer_address;
+        let listener = &*connection.listener;
+        match error {
+            FrameError::Size(_) | FrameError::Truncated => {
+                self.metrics.protocol_errors.increment();
+                tracing::info!(%peer, listener, reason = %error, "closing a connection");
+            }
+            FrameError::Closed | FrameError::Idle | FrameError::Io(_) => {
+                tracing::debug!(%peer, listener, reason = %error, "connection ended");
+            }
+        }
+    }
 }
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
+        self.metrics.connections.add(-1);
+        self.metrics.connections_closed.increment();
         self.network.forget_session(self.id, &self.state);
     }
 }
@@ -90,7 +121,7 @@ async fn serve(
         }
         let frame = match reader.next(&mut stream, network, &mut idle).await {
             Ok(frame) => frame,
-            Err(error) => return log_end(connection, &error),
+            Err(error) => return session.log_end(connection, &error),
         };
         if !session.goes_on(true) {
             return;
@@ -112,6 +143,7 @@ async fn serve(
             }
             Outcome::Silent => {}
             Outcome::Close(reason) => {
+                session.metrics.protocol_errors.increment();
                 tracing::info!(
                     peer = %connection.peer_address,
                     listener = &*connection.listener,
@@ -121,23 +153,5 @@ async fn serve(
                 return;
             }
         }
-    }
-}
-
-/// One line for a connection that ends because of what the client sent; none for one that simply ends.
-fn log_end(connection: &Connection, error: &FrameError) {
-    match error {
-        FrameError::Size(_) | FrameError::Truncated => tracing::info!(
-            peer = %connection.peer_address,
-            listener = &*connection.listener,
-            reason = %error,
-            "closing a connection"
-        ),
-        FrameError::Closed | FrameError::Idle | FrameError::Io(_) => tracing::debug!(
-            peer = %connection.peer_address,
-            listener = &*connection.listener,
-            reason = %error,
-            "connection ended"
-        ),
     }
 }

@@ -8,28 +8,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Network, connection, limits};
+use super::connection::{self, Accepted};
+use super::{ListenerOptions, Network, limits};
 use crate::api::Broker;
 
 /// How long to wait before accepting again when the process is out of descriptors.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
-
-/// Settings of one listener.
-#[derive(Clone, Debug)]
-pub struct ListenerOptions {
-    /// Upper case, as in `listeners`.
-    pub name: String,
-    /// A name or an address; IPv6 without brackets; empty for every interface.
-    pub host: String,
-    /// 0 for any free port.
-    pub port: u16,
-    /// `socket.listen.backlog.size`
-    pub backlog: i32,
-    /// `socket.send.buffer.bytes`; `None` leaves it to the system.
-    pub send_buffer_bytes: Option<usize>,
-    /// `socket.receive.buffer.bytes`; `None` leaves it to the system.
-    pub receive_buffer_bytes: Option<usize>,
-}
 
 /// Why a listener cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +140,7 @@ fn bind(address: SocketAddr, options: &ListenerOptions) -> io::Result<TcpListene
 
 /// Accepts for as long as it is allowed to run.
 pub(super) async fn accept_loop(network: Arc<Network>, listener: Listener, broker: Arc<Broker>) {
+    let metrics = broker.metrics.listener(&listener.name);
     loop {
         let (stream, peer_address) = match listener.socket.accept().await {
             Ok(accepted) => accepted,
@@ -170,6 +155,7 @@ pub(super) async fn accept_loop(network: Arc<Network>, listener: Listener, broke
         let slot = match limits::take_slot(&network, &listener.name, peer_address.ip()).await {
             Ok(slot) => slot,
             Err(refusal) => {
+                metrics.connections_rejected.increment();
                 tracing::info!(listener = &*listener.name, reason = %refusal, "rejecting a connection");
                 continue;
             }
@@ -178,14 +164,14 @@ pub(super) async fn accept_loop(network: Arc<Network>, listener: Listener, broke
             tracing::debug!(peer = %peer_address, %error, "the connection is gone already");
             continue;
         }
-        connection::spawn(
-            &network,
-            &broker,
-            &listener.name,
+        let accepted = Accepted {
             stream,
             peer_address,
+            listener: listener.name.clone(),
+            metrics: metrics.clone(),
             slot,
-        );
+        };
+        connection::spawn(&network, &broker, accepted);
     }
 }
 

@@ -10,6 +10,7 @@ mod frame;
 mod idle;
 mod limits;
 mod listener;
+mod options;
 mod stream;
 
 use std::collections::HashMap;
@@ -25,7 +26,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::api::Broker;
 
 pub use limits::ConnectionLimits;
-pub use listener::{ListenError, Listener, ListenerOptions};
+pub use listener::{ListenError, Listener};
+pub use options::{ListenerOptions, NetworkOptions};
 
 use buffers::BufferPool;
 use limits::ConnectionQuotas;
@@ -35,29 +37,6 @@ const DEFAULT_REQUEST_MEMORY: usize = 512 << 20;
 
 /// What one permit of the request memory stands for.
 const MEMORY_UNIT: usize = 1024;
-
-/// Settings that all listeners share.
-#[derive(Clone, Debug)]
-pub struct NetworkOptions {
-    /// `socket.request.max.bytes`
-    pub request_bytes_max: usize,
-    /// `queued.max.request.bytes`; `None` for the default limit.
-    pub request_memory_bytes_max: Option<usize>,
-    /// `connections.max.idle.ms`; `None` never closes.
-    pub idle_max: Option<Duration>,
-    pub limits: ConnectionLimits,
-}
-
-impl Default for NetworkOptions {
-    fn default() -> Self {
-        Self {
-            request_bytes_max: 100 << 20,
-            request_memory_bytes_max: None,
-            idle_max: Some(Duration::from_mins(10)),
-            limits: ConnectionLimits::default(),
-        }
-    }
-}
 
 /// All connections of a broker.
 pub struct Network {
