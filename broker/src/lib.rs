@@ -8,8 +8,8 @@ pub mod files;
 pub mod log;
 pub mod metadata_cache;
 pub mod metrics;
-pub mod telemetry;
 pub mod net;
+pub mod telemetry;
 pub mod zookeeper;
 
 pub mod replica;
