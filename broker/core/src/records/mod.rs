@@ -7,13 +7,30 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`batch`] | the header, walking over batches, the CRC |
+//! | `record` | the records of a batch, one by one |
+//! | [`legacy`] | magic 0 and 1: reading, and converting down to them |
+//! | [`validate`] | what a leader accepts from producers, and how it stores it |
+//! | `build`, `control`, `timestamps` | writing batches, transaction markers, lookup by time |
+//! | [`codec`] | gzip, snappy, lz4, zstd: streaming, bounded |
 
 pub mod batch;
+mod build;
+pub mod codec;
+mod control;
+pub mod legacy;
+mod record;
+mod timestamps;
+pub mod validate;
+mod varint;
 
 pub use batch::{
     Attributes, BatchHeader, BatchMeta, Batches, Compression, TimestampType, batch_size, batches,
     read_batch_meta, verify_crc,
 };
+pub use build::BatchBuilder;
+pub use control::{ControlRecord, EndTransactionMarker, end_transaction_marker};
+pub use record::{Headers, Record, Records, first_offset, records, records_within};
+pub use timestamps::{find_by_timestamp, max_timestamp_record};
 
 /// What is wrong with a batch or a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
