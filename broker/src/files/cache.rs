@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -41,11 +41,12 @@ impl FileCache {
         &self.files
     }
 
-    /// The open handle of `file`, which is opened at `path` (created if missing) if need be.
+    /// The open handle of `file`, which is opened at `path` if need be.
     pub fn handle(
         &self,
         file: &Arc<CachedFile>,
-        path: impl FnOnce() -> io::Result<std::path::PathBuf>,
+        mode: OpenMode,
+        path: impl FnOnce() -> PathBuf,
     ) -> io::Result<Arc<dyn FileHandle>> {
         let handle = {
             let mut slot = file.slot();
@@ -53,16 +54,12 @@ impl FileCache {
             if let Some(handle) = &*slot {
                 return Ok(Arc::clone(handle));
             }
-            let handle = self.open_file(&path()?)?;
+            let handle = self.files.open(&path(), mode)?;
             *slot = Some(Arc::clone(&handle));
             handle
         };
         self.opened(file);
         Ok(handle)
-    }
-
-    fn open_file(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
-        self.files.open(path, OpenMode::Create)
     }
 
     fn opened(&self, file: &Arc<CachedFile>) {

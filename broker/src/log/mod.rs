@@ -4,11 +4,29 @@
 //! [`PartitionLog`] is one replica's log. Reading a log takes no lock that is held during disk
 //! writes; appends go one after the other under the log's own mutex.
 
+mod append;
+mod background;
+mod change;
+mod checkpoint;
+mod control;
 mod error;
+mod index_file;
+mod offset_index;
+mod partition_log;
+mod partition_metadata;
+mod place;
+mod producer_state;
+mod read;
+mod recovery;
+mod scan;
+mod segment;
+mod time_index;
+mod txn_index;
 mod types;
 
 pub use error::{AppendError, LogDirsError, LogError, StorageError};
+pub use partition_log::PartitionLog;
 pub use types::{
-    AbortedTransaction, AppendInfo, DirectoryDescription, LogSlice, OffsetLookup,
+    AbortedTransaction, AppendInfo, DirectoryDescription, FollowerAppend, LogSlice, OffsetLookup,
     ProducerDescription, ReplicaSize,
 };

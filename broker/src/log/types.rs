@@ -1,8 +1,9 @@
 //! What logs answer.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
 use barnabas_core::ids::{LeaderEpoch, Offset, TopicPartition};
 use bytes::Bytes;
@@ -27,17 +28,61 @@ pub struct AppendInfo {
 pub struct LogSlice {
     pub file: Arc<dyn FileHandle>,
     /// For error messages.
-    pub path: Arc<std::path::Path>,
+    pub path: Arc<Path>,
     pub position: u64,
     pub length: usize,
     /// Base offset of the segment, so that two slices can be told to be of the same file.
     pub segment_base_offset: Offset,
-    /// The first batch did not fit into the limit and was not asked for: the slice is empty
-    /// although there are records.
+    /// The limit cuts the first batch. Old Fetch versions send the part, later ones nothing.
     pub first_batch_incomplete: bool,
 }
 
+/// The file of a slice that is empty.
+#[derive(Debug)]
+struct NoFile;
+
+impl FileHandle for NoFile {
+    fn read_at(&self, _buffer: &mut [u8], _position: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn write_vectored_at(&self, _buffers: &[io::IoSlice<'_>], _position: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn truncate(&self, _length: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
 impl LogSlice {
+    /// A slice of nothing.
+    pub fn empty() -> Self {
+        static NOTHING: LazyLock<(Arc<dyn FileHandle>, Arc<Path>)> =
+            LazyLock::new(|| (Arc::new(NoFile), Path::new("").into()));
+        let (file, path) = &*NOTHING;
+        Self {
+            file: Arc::clone(file),
+            path: Arc::clone(path),
+            position: 0,
+            length: 0,
+            segment_base_offset: 0,
+            first_batch_incomplete: false,
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -105,4 +150,13 @@ pub struct ReplicaSize {
     pub size: u64,
     /// It is the copy that `AlterReplicaLogDirs` makes.
     pub is_future: bool,
+}
+
+/// What a follower appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerAppend {
+    pub first_offset: Offset,
+    /// The offset before `first_offset` if there was no whole batch.
+    pub last_offset: Offset,
+    pub size_in_bytes: usize,
 }
