@@ -3,14 +3,18 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`coordination`] | the port: operations, watches, sessions |
+//! | [`client`] | the port to a real ensemble |
+//! | [`options`] | how to reach one |
 //! | [`memory`] | the port in this process, for tests |
 //! | [`registration`] | this broker's place in the cluster |
 //! | [`config_store`] | dynamic configurations and their change notifications |
 //! | [`topic_store`] | topics and their assignments |
 
+pub mod client;
 pub mod config_store;
 pub mod coordination;
 pub mod memory;
+pub mod options;
 pub mod registration;
 pub mod topic_store;
 
@@ -21,11 +25,13 @@ use tokio::sync::watch;
 
 pub use barnabas_core::znodes::{BrokerRegistration, ConfigEntity};
 
+pub use self::client::ZooKeeperClient;
 pub use self::config_store::{ConfigListener, ConfigReadError, ConfigWriteError};
 pub use self::coordination::{
     Coordination, CoordinationError, CoordinationEvent, CreateMode, FencedWriteError, NodeEvent,
     Operation, Outcome, SessionState, Stat, Watch, write_as_controller,
 };
+pub use self::options::ZooKeeperOptions;
 pub use self::registration::{ClusterIdError, FormerOwner, RegistrationError};
 pub use self::topic_store::TopicStoreError;
 
@@ -45,6 +51,11 @@ pub enum ConnectError {
     Options(String),
     #[error("ZooKeeper at `{connect}` refuses the credentials of this broker: {reason}")]
     AuthFailed { connect: String, reason: String },
+    #[error("the chroot `{chroot}` could not be created in ZooKeeper: {source}")]
+    Chroot {
+        chroot: String,
+        source: CoordinationError,
+    },
     #[error("the base paths could not be created in ZooKeeper: {0}")]
     BasePaths(CoordinationError),
 }
@@ -57,6 +68,14 @@ pub struct ZooKeeper {
 }
 
 impl ZooKeeper {
+    /// Connects to an ensemble and creates what every broker expects to be there.
+    pub async fn connect(options: &ZooKeeperOptions) -> Result<Arc<Self>, ConnectError> {
+        let zookeeper = Self::over(ZooKeeperClient::connect(options).await?);
+        let created = zookeeper.create_base_paths().await;
+        created.map_err(ConnectError::BasePaths)?;
+        Ok(zookeeper)
+    }
+
     /// A view on something that is connected already.
     pub fn over(coordination: Arc<dyn Coordination>) -> Arc<Self> {
         Arc::new(Self {

@@ -1,0 +1,203 @@
+//! TLS to ZooKeeper: `zookeeper.ssl.*` as a configuration of rustls.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+
+use crate::zookeeper::ConnectError;
+use crate::zookeeper::options::{Store, TlsOptions};
+
+fn refused(text: String) -> ConnectError {
+    ConnectError::Options(text)
+}
+
+/// The configuration that `options` describe.
+pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, ConnectError> {
+    let provider = Arc::new(provider(&options.cipher_suites)?);
+    let versions = versions(&options.protocols)?;
+    let Some(truststore) = &options.truststore else {
+        return Err(refused(
+            "`zookeeper.ssl.client.enable=true` needs `zookeeper.ssl.truststore.location`, a PEM file with the \
+             certificates that ZooKeeper's servers are signed by"
+                .to_owned(),
+        ));
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(truststore, "truststore")? {
+        roots.add(certificate).map_err(|error| {
+            let path = truststore.location.display();
+            refused(format!("a certificate in {path} cannot be used: {error}"))
+        })?;
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|error| refused(format!("the ZooKeeper truststore cannot be used: {error}")))?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)
+        .map_err(|error| refused(format!("`zookeeper.ssl.enabled.protocols` and `zookeeper.ssl.cipher.suites` do not go together: {error}")))?;
+    let builder = if options.checks_host_name {
+        builder.with_webpki_verifier(verifier)
+    } else {
+        let verifier = Arc::new(AnyHostName(verifier));
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+    };
+    let config = match &options.keystore {
+        None => builder.with_no_client_auth(),
+        Some(keystore) => {
+            let path = keystore.location.display();
+            let chain = certificates(keystore, "keystore")?;
+            let key = PrivateKeyDer::from_pem_file(&keystore.location).map_err(|error| {
+                refused(format!(
+                    "the ZooKeeper keystore {path} holds no private key that can be read ({error}); \
+                     put an unencrypted PKCS#8 key into it"
+                ))
+            })?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                refused(format!(
+                    "the key or certificate in {path} cannot be used: {error}"
+                ))
+            })?
+        }
+    };
+    Ok(Arc::new(config))
+}
+
+fn provider(cipher_suites: &[String]) -> Result<CryptoProvider, ConnectError> {
+    let mut provider = ring::default_provider();
+    if cipher_suites.is_empty() {
+        return Ok(provider);
+    }
+    provider.cipher_suites.retain(|suite| {
+        // Java's name of TLS 1.3 suites lacks the `13` that this library puts in.
+        let name = format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1);
+        cipher_suites.iter().any(|wanted| wanted.trim() == name)
+    });
+    if provider.cipher_suites.is_empty() {
+        return Err(refused(format!(
+            "none of `zookeeper.ssl.cipher.suites={}` is supported; remove the setting",
+            cipher_suites.join(",")
+        )));
+    }
+    Ok(provider)
+}
+
+fn versions(
+    protocols: &[String],
+) -> Result<Vec<&'static rustls::SupportedProtocolVersion>, ConnectError> {
+    let known = protocols
+        .iter()
+        .filter_map(|protocol| match protocol.trim() {
+            "TLSv1.2" => Some(&rustls::version::TLS12),
+            "TLSv1.3" => Some(&rustls::version::TLS13),
+            _ => None,
+        });
+    let known: Vec<_> = known.collect();
+    if known.is_empty() {
+        return Err(refused(format!(
+            "none of the protocols `{}` of `zookeeper.ssl.enabled.protocols` is supported; \
+             use TLSv1.2 or TLSv1.3",
+            protocols.join(",")
+        )));
+    }
+    Ok(known)
+}
+
+/// Only PEM is read. Java's own formats would need code for their ciphers that nothing else here needs.
+fn check_format(store: &Store, role: &str) -> Result<(), ConnectError> {
+    let extension = Path::new(&store.location).extension();
+    let extension = extension.map(|extension| extension.to_string_lossy().to_uppercase());
+    let guessed = match extension.as_deref() {
+        Some("JKS") => "JKS",
+        Some("P12" | "PFX" | "PKCS12") => "PKCS12",
+        _ => "PEM",
+    };
+    let kind = store.kind.as_deref().unwrap_or(guessed);
+    if kind.eq_ignore_ascii_case("PEM") {
+        return Ok(());
+    }
+    let path = store.location.display();
+    Err(refused(format!(
+        "the ZooKeeper {role} {path} is of type {kind}, but only PEM is read; convert it with \
+         `keytool -importkeystore -srckeystore {path} -destkeystore x.p12 -deststoretype PKCS12` and \
+         `openssl pkcs12 -in x.p12 -nodes -out {role}.pem`, and set `zookeeper.ssl.{role}.type=PEM`"
+    )))
+}
+
+fn certificates(store: &Store, role: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    check_format(store, role)?;
+    let path = store.location.display();
+    let unreadable = |error: rustls::pki_types::pem::Error| {
+        refused(format!(
+            "the ZooKeeper {role} {path} cannot be read: {error}; correct `zookeeper.ssl.{role}.location`"
+        ))
+    };
+    let certificates = CertificateDer::pem_file_iter(&store.location).map_err(unreadable)?;
+    let certificates = certificates
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(unreadable)?;
+    if certificates.is_empty() {
+        return Err(refused(format!(
+            "the ZooKeeper {role} {path} holds no PEM certificate; add one"
+        )));
+    }
+    Ok(certificates)
+}
+
+/// Checks who signed a certificate but not which host it names (an empty
+/// `zookeeper.ssl.endpoint.identification.algorithm`).
+#[derive(Debug)]
+struct AnyHostName(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for AnyHostName {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified =
+            self.0
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // The name is checked last, so everything else was in order.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

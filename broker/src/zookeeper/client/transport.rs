@@ -1,0 +1,48 @@
+//! Connections to a server, in the clear or by TLS.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// A byte stream to a server.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes connections.
+#[derive(Clone)]
+pub(super) struct Transport {
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Transport {
+    /// Connects to the first address of a host that takes it, within `timeout` over all.
+    pub(super) async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> io::Result<Box<dyn Stream>> {
+        let connecting = async {
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            let Some(tls) = &self.tls else {
+                return Ok(Box::new(stream) as Box<dyn Stream>);
+            };
+            let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+            let stream = TlsConnector::from(tls.clone())
+                .connect(name, stream)
+                .await?;
+            Ok(Box::new(stream) as Box<dyn Stream>)
+        };
+        match tokio::time::timeout(timeout, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+        }
+    }
+}
