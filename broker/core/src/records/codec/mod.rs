@@ -49,7 +49,7 @@ pub struct Decoder {
 
 enum DecoderStream {
     None(Bytes),
-    Gzip(GzipStream),
+    Gzip(Box<GzipStream>),
     Snappy(snappy::Reader),
     Lz4(lz4::Reader),
     Zstd(Box<zstd::stream::read::Decoder<'static, bytes::buf::Reader<Bytes>>>),
@@ -66,7 +66,7 @@ impl Decoder {
     ) -> Result<Self, RecordError> {
         let stream = match codec {
             Compression::None => DecoderStream::None(data),
-            Compression::Gzip => DecoderStream::Gzip(GzipStream::new(data)?),
+            Compression::Gzip => DecoderStream::Gzip(Box::new(GzipStream::new(data)?)),
             Compression::Snappy => DecoderStream::Snappy(snappy::Reader::new(data)?),
             Compression::Lz4 => DecoderStream::Lz4(lz4::Reader::new(data, magic > 0)?),
             Compression::Zstd => DecoderStream::Zstd(Box::new(
@@ -187,8 +187,8 @@ pub struct Encoder {
 
 enum EncoderStream {
     None(Vec<u8>),
-    Gzip(flate2::write::GzEncoder<Vec<u8>>),
-    Snappy(snappy::Writer),
+    Gzip(Box<flate2::write::GzEncoder<Vec<u8>>>),
+    Snappy(Box<snappy::Writer>),
     Lz4(lz4::Writer),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
 }
@@ -203,13 +203,13 @@ impl Encoder {
                     |_| flate2::Compression::default(),
                     |level| flate2::Compression::new(level.min(9)),
                 );
-                EncoderStream::Gzip(
+                EncoderStream::Gzip(Box::new(
                     flate2::GzBuilder::new()
                         .operating_system(255)
                         .write(out, level),
-                )
+                ))
             }
-            Compression::Snappy => EncoderStream::Snappy(snappy::Writer::new(out)),
+            Compression::Snappy => EncoderStream::Snappy(Box::new(snappy::Writer::new(out))),
             Compression::Lz4 => EncoderStream::Lz4(lz4::Writer::new(out, magic > 0)),
             Compression::Zstd => EncoderStream::Zstd(
                 zstd::stream::write::Encoder::new(out, codec.level)

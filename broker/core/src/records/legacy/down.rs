@@ -35,18 +35,20 @@ pub fn down_convert(
     fetch_offset: Offset,
 ) -> Result<Bytes, DownConversionError> {
     let mut out = Vec::new();
+    let mut size = bytes.len();
     let mut any = false;
     for batch in batches(bytes) {
         let (position, meta) = match batch {
             Ok(batch) => batch,
             Err(RecordError::Incomplete { .. }) => break,
-            Err(error) => return or_what_there_is(error.into(), out, bytes.len()),
+            Err(error) => return or_what_there_is(error.into(), out, size),
         };
         any = true;
         if meta.is_control {
             continue;
         }
         let batch = bytes.slice(position..position + meta.size_in_bytes);
+        let is_first = out.is_empty();
         let converted = match meta.compression() {
             Ok(Compression::Zstd) => Err(DownConversionError::Zstd),
             Ok(_) if meta.magic <= to_magic => {
@@ -63,16 +65,19 @@ pub fn down_convert(
             Err(error) => Err(error.into()),
         };
         if let Err(error) = converted {
-            return or_what_there_is(error, out, bytes.len());
+            return or_what_there_is(error, out, size);
         }
-        if out.len() >= bytes.len() {
+        if is_first {
+            size = size.max(out.len());
+        }
+        if out.len() >= size {
             break;
         }
     }
     if out.is_empty() && any {
         return Ok(fill(out, LOG_OVERHEAD));
     }
-    Ok(fill(out, bytes.len()))
+    Ok(fill(out, size))
 }
 
 fn wanted_records(
@@ -103,7 +108,9 @@ fn or_what_there_is(
     }
 }
 
+/// Makes `out` exactly `size` bytes long.
 fn fill(mut out: Vec<u8>, size: usize) -> Bytes {
+    out.truncate(size);
     while out.len() < size {
         let remaining = size - out.len();
         let end = out.len() + remaining.min(CHUNK_SIZE);

@@ -228,7 +228,7 @@ pub fn write_messages(
         Some(_) if magic > 0 => TimestampType::LogAppendTime,
         Some(_) | None => TimestampType::CreateTime,
     };
-    let mut write = |out: &mut Vec<u8>, base: Offset| {
+    let write = |out: &mut Vec<u8>, base: Offset| {
         for record in records {
             write_message(
                 out,

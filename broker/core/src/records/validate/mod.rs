@@ -9,6 +9,8 @@ mod framing;
 mod keep;
 mod recompress;
 mod record_checks;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use bytes::Bytes;
