@@ -10,7 +10,7 @@ pub(crate) struct OneBroker {
     // Fields are dropped in this order: the broker before what it needs.
     pub(crate) broker: Broker,
     _zookeeper: ZooKeeperServer,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl OneBroker {
@@ -23,8 +23,16 @@ impl OneBroker {
         OneBroker {
             broker,
             _zookeeper: zookeeper,
-            _directory: directory,
+            directory,
         }
+    }
+}
+
+impl OneBroker {
+    /// Stops both and returns the directory that the broker leaves.
+    pub(crate) fn stop(self) -> tempfile::TempDir {
+        self.broker.stop().unwrap();
+        self.directory
     }
 }
 

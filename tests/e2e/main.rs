@@ -6,3 +6,5 @@
 
 mod client_program;
 mod clients;
+mod kcat;
+mod tools;

@@ -5,10 +5,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::ports::free_port;
 use crate::server_process::ServerProcess;
@@ -199,9 +199,19 @@ impl Broker {
         self.process.kill();
     }
 
-    /// SIGTERM, and waits for its end.
-    pub fn stop(mut self) -> Result<ExitStatus> {
-        self.process.terminate(STOP_PATIENCE)
+    /// SIGTERM, and waits for its end. An error unless it ends as a clean stop does.
+    pub fn stop(mut self) -> Result<()> {
+        let status = self.process.terminate(STOP_PATIENCE)?;
+        let wanted = match self.options.kind {
+            BrokerKind::Barnabas => 0,
+            // How Java ends on SIGTERM, shutdown hooks done.
+            BrokerKind::Kafka => 143,
+        };
+        ensure!(
+            status.code() == Some(wanted),
+            "the broker ended with {status}"
+        );
+        Ok(())
     }
 }
 
