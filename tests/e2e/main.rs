@@ -6,5 +6,7 @@
 
 mod client_program;
 mod clients;
+mod exchange;
 mod kcat;
+mod kill_loop;
 mod tools;

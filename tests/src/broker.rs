@@ -9,6 +9,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse};
+use kafka_protocol::protocol::{Decodable, Encodable};
 
 use crate::ports::free_port;
 use crate::server_process::ServerProcess;
@@ -105,10 +108,14 @@ impl BrokerOptions {
         format!("127.0.0.1:{}", self.port)
     }
 
+    fn socket_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// Starts the broker and waits until it serves and knows itself to be in the cluster.
     pub fn start(&self) -> Result<Broker> {
         let mut broker = self.spawn()?;
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let address = self.socket_address();
         broker.process.wait_until(START_PATIENCE, || {
             (brokers_known(address).unwrap_or(0) > 0).then_some(())
         })?;
@@ -194,6 +201,14 @@ impl Broker {
         self.process.log()
     }
 
+    /// Waits until every partition of this topic has a leader: a broker just started knows of no topic.
+    pub fn wait_for_leaders(&mut self, topic: &str) -> Result<()> {
+        let address = self.options.socket_address();
+        self.process.wait_until(START_PATIENCE, || {
+            has_leaders(address, topic).unwrap_or(false).then_some(())
+        })
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.process.kill();
@@ -215,13 +230,49 @@ impl Broker {
     }
 }
 
-/// How many brokers the broker at `address` knows of: Metadata v1 for no topic.
-pub fn brokers_known(address: SocketAddr) -> Result<u32> {
-    const REQUEST: [u8; 18] = [0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0];
+/// How many brokers the broker at `address` knows of.
+pub fn brokers_known(address: SocketAddr) -> Result<usize> {
+    // For no topic at all.
+    Ok(metadata(
+        address,
+        &MetadataRequest::default().with_topics(Some(Vec::new())),
+    )?
+    .brokers
+    .len())
+}
+
+/// Whether every partition of this topic has a leader, as the broker at `address` sees it.
+fn has_leaders(address: SocketAddr, topic: &str) -> Result<bool> {
+    // Asks for all topics: asking for this one would create it.
+    let found = metadata(address, &MetadataRequest::default().with_topics(None))?;
+    let found = found.topics.iter().find(|found| {
+        found.error_code == 0
+            && found
+                .name
+                .as_ref()
+                .is_some_and(|name| name.as_str() == topic)
+    });
+    Ok(found.is_some_and(|topic| topic.partitions.iter().all(|one| one.error_code == 0)))
+}
+
+fn metadata(address: SocketAddr, request: &MetadataRequest) -> Result<MetadataResponse> {
+    const VERSION: i16 = 1;
+    let mut body = BytesMut::new();
+    body.put_i16(ApiKey::Metadata as i16);
+    body.put_i16(VERSION);
+    body.put_i32(0); // correlation id
+    body.put_i16(-1); // client id: null
+    request.encode(&mut body, VERSION)?;
+
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    stream.write_all(&REQUEST)?;
-    let mut head = [0; 12]; // size, correlation id, number of brokers
-    stream.read_exact(&mut head)?;
-    Ok(u32::from_be_bytes([head[8], head[9], head[10], head[11]]))
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(&u32::try_from(body.len())?.to_be_bytes())?;
+    stream.write_all(&body)?;
+    let mut size = [0; 4];
+    stream.read_exact(&mut size)?;
+    let mut answer = vec![0; u32::from_be_bytes(size) as usize];
+    stream.read_exact(&mut answer)?;
+    let mut answer = Bytes::from(answer);
+    answer.advance(size_of::<i32>()); // correlation id
+    MetadataResponse::decode(&mut answer, VERSION)
 }
