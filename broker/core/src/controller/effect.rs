@@ -31,6 +31,8 @@ pub enum Effect {
         broker: LiveBroker,
         broker_epoch: BrokerEpoch,
     },
+    /// A broker changed its endpoints under the same registration.
+    MoveChannel { broker: LiveBroker },
     /// Stop sending to a broker, and forget what was not sent yet.
     CloseChannel { broker: BrokerId },
     /// Put into the broker's queue, which keeps its order.
@@ -116,8 +118,8 @@ pub enum ControlledShutdownError {
     StaleBrokerEpoch,
     #[error("the broker is not registered")]
     BrokerNotAvailable,
-    #[error("the leaderships could not be moved: {0}")]
-    Failed(&'static str),
+    #[error("the leaderships could not be moved")]
+    Failed,
 }
 
 /// Why a broker got no producer ids.
