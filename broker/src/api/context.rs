@@ -9,6 +9,8 @@ use barnabas_core::ids::BrokerId;
 use crate::config::LiveConfig;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
+use crate::replica::ReplicaManager;
+use crate::replica::fetch_session_cache::FetchSessions;
 
 /// The parts of the broker that requests work on. Each part is shared and looks after its own locks.
 pub struct Broker {
@@ -18,6 +20,8 @@ pub struct Broker {
     pub config: Arc<LiveConfig>,
     pub metadata: Arc<MetadataCache>,
     pub metrics: Arc<Metrics>,
+    pub replicas: Arc<ReplicaManager>,
+    pub fetch_sessions: Arc<FetchSessions>,
 }
 
 /// Who sent a request: `User:name`, as authorizers and quotas know it.

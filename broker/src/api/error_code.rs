@@ -1,11 +1,19 @@
 //! The one place where errors become Kafka's error codes.
 
+use barnabas_core::partition::PartitionError;
+use barnabas_core::partition::producers::ProducerError;
+use barnabas_core::records::legacy::DownConversionError;
+use barnabas_core::records::validate::ProduceRejection;
 pub use kafka_protocol::ResponseError;
 
 /// Errors of Kafka 3.9 that the protocol crate does not name.
 pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
 pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
 pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
+use super::offsets::{DeleteRecordsError, ListOffsetsError};
+use super::produce::ProduceError;
+use crate::log::{AppendError, LogError};
+use crate::replica::fetch_session_cache::FetchSessionError;
 
 /// The code of success.
 pub const NONE: i16 = 0;
@@ -24,6 +32,135 @@ pub trait ToErrorCode {
 impl ToErrorCode for ResponseError {
     fn to_response_error(&self) -> ResponseError {
         *self
+    }
+}
+
+impl ToErrorCode for PartitionError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
+            Self::UnknownTopicId => ResponseError::UnknownTopicId,
+            Self::NotLeaderOrFollower => ResponseError::NotLeaderOrFollower,
+            Self::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+            Self::UnknownLeaderEpoch => ResponseError::UnknownLeaderEpoch,
+            Self::InconsistentTopicId => ResponseError::InconsistentTopicId,
+            Self::StorageError => ResponseError::KafkaStorageError,
+            Self::OffsetOutOfRange => ResponseError::OffsetOutOfRange,
+            Self::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+            Self::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
+            Self::RequestTimedOut => ResponseError::RequestTimedOut,
+        }
+    }
+}
+
+impl ToErrorCode for ProduceError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Partition(error) => error.to_response_error(),
+            Self::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks,
+            Self::InternalTopic => ResponseError::InvalidTopicException,
+            Self::Rejected(rejection) => rejection.to_response_error(),
+            Self::Append(error) => error.to_response_error(),
+        }
+    }
+}
+
+impl ToErrorCode for ProduceRejection {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::InvalidRecord { .. } => ResponseError::InvalidRecord,
+            Self::Corrupt(_) | Self::CorruptWholeRequest(_) => ResponseError::CorruptMessage,
+            Self::MessageTooLarge { .. } => ResponseError::MessageTooLarge,
+            Self::UnsupportedCompression => ResponseError::UnsupportedCompressionType,
+            Self::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
+            Self::TransactionalIdMissing => ResponseError::TransactionalIdAuthorizationFailed,
+            Self::Unexpected(_) | Self::UnexpectedWholeRequest(_) => {
+                ResponseError::UnknownServerError
+            }
+        }
+    }
+}
+
+impl ToErrorCode for AppendError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Producer(error) => error.to_response_error(),
+            Self::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
+            Self::UnexpectedOffset { .. } | Self::OffsetsNotAscending => {
+                ResponseError::UnknownServerError
+            }
+            Self::Corrupt { .. } => ResponseError::CorruptMessage,
+            Self::Storage(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl ToErrorCode for ProducerError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+            Self::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+            Self::InvalidTxnState { .. } => ResponseError::InvalidTxnState,
+            Self::TransactionCoordinatorFenced { .. } => {
+                ResponseError::TransactionCoordinatorFenced
+            }
+        }
+    }
+}
+
+impl ToErrorCode for LogError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+            Self::InconsistentTopicId { .. } => ResponseError::InconsistentTopicId,
+            Self::UnknownPartition { .. } => ResponseError::ReplicaNotAvailable,
+            Self::LogDirNotFound { .. } => ResponseError::LogDirNotFound,
+            Self::CorruptBatch { .. } => ResponseError::CorruptMessage,
+            Self::NoTimestamps { .. } => ResponseError::UnsupportedForMessageFormat,
+            Self::LogDirOffline { .. } | Self::Storage(_) => ResponseError::KafkaStorageError,
+        }
+    }
+}
+
+impl ToErrorCode for DownConversionError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Zstd => ResponseError::UnsupportedCompressionType,
+            Self::Records(_) => ResponseError::CorruptMessage,
+        }
+    }
+}
+
+impl ToErrorCode for ListOffsetsError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Partition(error) => error.to_response_error(),
+            Self::Log(error) => error.to_response_error(),
+            Self::UnsupportedTimestamp => ResponseError::UnsupportedVersion,
+            Self::DuplicatePartition => ResponseError::InvalidRequest,
+            Self::OffsetNotAvailable => ResponseError::OffsetNotAvailable,
+            Self::LeaderNotAvailable => ResponseError::LeaderNotAvailable,
+        }
+    }
+}
+
+impl ToErrorCode for DeleteRecordsError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Partition(error) => error.to_response_error(),
+            Self::InternalTopic => ResponseError::InvalidTopicException,
+            Self::Policy => ResponseError::PolicyViolation,
+        }
+    }
+}
+
+impl ToErrorCode for FetchSessionError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::IdNotFound => ResponseError::FetchSessionIdNotFound,
+            Self::InvalidEpoch => ResponseError::InvalidFetchSessionEpoch,
+            Self::TopicIdMismatch => ResponseError::FetchSessionTopicIdError,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::Section;
+use super::leaders::NodeEndpoint;
 use crate::log::{AbortedTransaction, LogSlice};
 
 /// First version with compact arrays and tagged fields.
@@ -55,15 +56,6 @@ pub struct PartitionAnswer {
     /// -1 if the consumer reads here.
     pub preferred_read_replica: i32,
     pub records: Records,
-}
-
-/// The address of a leader that a client is sent to (KIP-951).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeEndpoint {
-    pub node_id: i32,
-    pub host: String,
-    pub port: i32,
-    pub rack: Option<String>,
 }
 
 /// The fields of a response beside its partitions.

@@ -12,9 +12,13 @@ pub mod context;
 pub mod decode;
 pub mod dispatch;
 pub mod error_code;
+pub mod fetch;
 pub mod fetch_encoder;
 pub mod groups;
+pub mod leaders;
 pub mod metadata;
+pub mod offsets;
+pub mod produce;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -166,8 +170,14 @@ macro_rules! api_table {
 }
 
 api_table! {
+    Produce(ProduceRequest) 0..=11 by produce => produce::produce,
+    Fetch(FetchRequest) 0..=17 => fetch::fetch,
+    ListOffsets(ListOffsetsRequest) 0..=9 => offsets::list_offsets,
     Metadata(MetadataRequest) 0..=12 => metadata::metadata,
     FindCoordinator(FindCoordinatorRequest) 0..=6 => groups::find_coordinator,
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
+    DeleteRecords(DeleteRecordsRequest) 0..=2 => offsets::delete_records,
+    OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 0..=4 => offsets::offset_for_leader_epoch,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
+    DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
 }

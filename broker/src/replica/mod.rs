@@ -1,5 +1,24 @@
-//! The partitions that this broker hosts.
+//! The partitions that this broker hosts: what the controller wants of them, who writes and reads
+//! them, and who waits.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`manager`] | the hosted partitions; obeys the controller |
+//! | [`partition`] | one partition: its log, its state, its readers and writers |
+//! | [`hosted`] | the map of partitions, swapped whole |
+//! | [`topic_configs`] | the settings of topics |
+//! | [`waiters`] | who waits for a partition to move |
+//! | [`fetch_session`], [`fetch_session_cache`] | what consumers fetch incrementally (KIP-227) |
 
 pub mod fetch_session;
 pub mod fetch_session_cache;
+pub mod hosted;
+pub mod manager;
+pub mod partition;
+pub mod topic_configs;
 pub mod waiters;
+
+pub use barnabas_core::partition::PartitionError;
+pub use manager::{Logs, ReplicaManager, ReplicaManagerOptions};
+pub use partition::Partition;
+pub use topic_configs::{TopicConfigs, ZooKeeperTopicConfigs};

@@ -28,7 +28,7 @@ impl Waiter {
     }
 
     /// Notes that `bytes` more became readable, and wakes the request if these are enough.
-    fn credit(&self, bytes: usize) {
+    pub fn credit(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         if self.missing_bytes.fetch_sub(bytes, Ordering::Relaxed) <= bytes {
             self.notify.notify_one();
@@ -59,8 +59,10 @@ pub enum WaitFor {
     CommittedBytes,
     /// Bytes that followers may read.
     AppendedBytes,
-    /// The high watermark (acks=all) or low watermark (record deletion) reaches an offset.
+    /// The high watermark reaches an offset (acks=all).
     Offset(Offset),
+    /// Some replica dropped records.
+    LowWatermark,
 }
 
 /// Everything that waits for one partition.
@@ -124,7 +126,7 @@ impl Waiters {
         self.for_each(|wait_for, waiter| match wait_for {
             WaitFor::CommittedBytes => waiter.credit(bytes),
             WaitFor::Offset(offset) if offset <= high_watermark => waiter.wake(),
-            WaitFor::Offset(_) | WaitFor::AppendedBytes => {}
+            WaitFor::Offset(_) | WaitFor::AppendedBytes | WaitFor::LowWatermark => {}
         });
     }
 
@@ -132,7 +134,15 @@ impl Waiters {
     pub fn appended(&self, bytes: usize) {
         self.for_each(|wait_for, waiter| match wait_for {
             WaitFor::AppendedBytes => waiter.credit(bytes),
-            WaitFor::CommittedBytes | WaitFor::Offset(_) => {}
+            WaitFor::CommittedBytes | WaitFor::Offset(_) | WaitFor::LowWatermark => {}
+        });
+    }
+
+    /// The log start offset of a replica moved.
+    pub fn low_watermark_moved(&self) {
+        self.for_each(|wait_for, waiter| match wait_for {
+            WaitFor::LowWatermark => waiter.wake(),
+            WaitFor::CommittedBytes | WaitFor::AppendedBytes | WaitFor::Offset(_) => {}
         });
     }
 

@@ -1,0 +1,473 @@
+//! Makes the replicas of this broker do what the controller says, and finds them for requests.
+//!
+//! `LeaderAndIsr`, `StopReplica` and `UpdateMetadata` are taken one at a time under one lock and share
+//! the highest controller epoch seen. Kafka: `ReplicaManager`.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use barnabas_core::config::TopicConfig;
+use barnabas_core::control::{
+    ControlError, ControlHeader, ControlOutcome, ControlRequest, EPOCH_DURING_DELETE, LeaderAndIsr,
+    LeaderAndIsrPartition, StopReplica, StopReplicaPartition, UpdateMetadata,
+};
+use barnabas_core::ids::{
+    BrokerEpoch, BrokerId, ControllerEpoch, Offset, TopicId, TopicName, TopicPartition,
+};
+use barnabas_core::partition::{PartitionError, Verdict};
+use barnabas_core::time::Now;
+use futures::future::{BoxFuture, FutureExt as _};
+
+use super::hosted::{Hosted, Replica};
+use super::partition::{Neighbourhood, Partition};
+use super::topic_configs::TopicConfigs;
+use crate::clock;
+use crate::controller::ControlTarget;
+use crate::log::{LogError, PartitionLog};
+use crate::metadata_cache::MetadataCache;
+use crate::metrics::Metrics;
+
+/// The logs of this broker, in all its log directories.
+pub trait Logs: Send + Sync {
+    fn log(&self, topic_partition: &TopicPartition) -> Option<Arc<PartitionLog>>;
+
+    /// The log of a partition; if there is none yet, an empty one in a directory of the manager's
+    /// choice. `is_new`: the replica has not existed before, not even in a directory that is offline.
+    fn create_log(
+        &self,
+        topic_partition: &TopicPartition,
+        is_new: bool,
+        topic_id: Option<TopicId>,
+        config: Arc<TopicConfig>,
+    ) -> Result<Arc<PartitionLog>, LogError>;
+
+    /// Makes the log disappear at once, and its files some time later.
+    fn delete_log(&self, topic_partition: &TopicPartition);
+
+    /// The high watermark that was written last before the start.
+    fn high_watermark_checkpoint(&self, topic_partition: &TopicPartition) -> Option<Offset>;
+
+    fn checkpoint_high_watermarks(&self, high_watermarks: Vec<(TopicPartition, Offset)>);
+
+    fn set_topic_config(&self, topic: &str, config: &Arc<TopicConfig>);
+}
+
+/// What a [`ReplicaManager`] is made of.
+pub struct ReplicaManagerOptions {
+    pub broker_id: BrokerId,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_max: Duration,
+    pub logs: Arc<dyn Logs>,
+    pub metadata: Arc<MetadataCache>,
+    pub topic_configs: Arc<dyn TopicConfigs>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Numbers for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaCounts {
+    pub partitions: usize,
+    pub leaders: usize,
+    pub offline: usize,
+    pub under_replicated: usize,
+    pub under_min_isr: usize,
+}
+
+/// All replicas of this broker.
+pub struct ReplicaManager {
+    neighbourhood: Arc<Neighbourhood>,
+    logs: Arc<dyn Logs>,
+    topic_configs: Arc<dyn TopicConfigs>,
+    metrics: Arc<Metrics>,
+    hosted: ArcSwap<Hosted>,
+    /// The highest controller epoch seen. Its lock makes control requests take turns.
+    control: Mutex<ControllerEpoch>,
+    /// Czxid of this broker's registration; -1 before it.
+    broker_epoch: AtomicI64,
+    /// The controller has spoken: high watermarks are worth a checkpoint.
+    has_roles: AtomicBool,
+}
+
+impl ReplicaManager {
+    pub fn new(options: ReplicaManagerOptions) -> Arc<Self> {
+        Arc::new(Self {
+            neighbourhood: Arc::new(Neighbourhood {
+                broker_id: options.broker_id,
+                replica_lag_max: options.replica_lag_max,
+                metadata: options.metadata,
+            }),
+            logs: options.logs,
+            topic_configs: options.topic_configs,
+            metrics: options.metrics,
+            hosted: ArcSwap::default(),
+            control: Mutex::new(0),
+            broker_epoch: AtomicI64::new(-1),
+            has_roles: AtomicBool::new(false),
+        })
+    }
+
+    /// Tells which registration of this broker is the current one.
+    pub fn set_broker_epoch(&self, epoch: BrokerEpoch) {
+        self.broker_epoch.store(epoch, Ordering::SeqCst);
+    }
+
+    pub fn metadata(&self) -> &Arc<MetadataCache> {
+        &self.neighbourhood.metadata
+    }
+
+    // --- looking up ---
+
+    /// The partition, if this broker hosts it and can use it.
+    ///
+    /// # Errors
+    /// `StorageError` if its directory failed; `NotLeaderOrFollower` if others host it;
+    /// `UnknownTopicOrPartition` if nobody does.
+    pub fn partition(&self, topic: &str, partition: i32) -> Result<Arc<Partition>, PartitionError> {
+        match self.hosted.load().get(topic, partition) {
+            Some(Replica::Online(partition)) => Ok(Arc::clone(partition)),
+            Some(Replica::Offline) => Err(PartitionError::StorageError),
+            None if self.is_known(topic, partition) => Err(PartitionError::NotLeaderOrFollower),
+            None => Err(PartitionError::UnknownTopicOrPartition),
+        }
+    }
+
+    /// Whether the cluster has such a partition, wherever it is.
+    pub fn is_known(&self, topic: &str, partition: i32) -> bool {
+        self.metadata()
+            .image()
+            .topics
+            .get(topic)
+            .is_some_and(|topic| topic.partitions.contains_key(&partition))
+    }
+
+    /// All partitions that are hosted and online.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.hosted.load().online().cloned().collect()
+    }
+
+    pub fn counts(&self) -> ReplicaCounts {
+        let hosted = self.hosted.load();
+        let mut counts = ReplicaCounts {
+            offline: hosted.offline_count(),
+            ..ReplicaCounts::default()
+        };
+        for partition in hosted.online() {
+            counts.partitions += 1;
+            let health = partition.health();
+            counts.leaders += usize::from(health.is_leader);
+            counts.under_replicated += usize::from(health.is_under_replicated);
+            counts.under_min_isr += usize::from(health.is_under_min_isr);
+        }
+        counts
+    }
+
+    // --- what the controller says ---
+
+    /// Carries out a control request, with the settings of topics as they are known.
+    pub fn obey(&self, request: &ControlRequest) -> ControlOutcome {
+        match request {
+            ControlRequest::LeaderAndIsr(request) => self.apply_leader_and_isr(request),
+            ControlRequest::UpdateMetadata(request) => ControlOutcome {
+                result: self.apply_update_metadata(request),
+                partitions: Vec::new(),
+            },
+            ControlRequest::StopReplica(request) => self.apply_stop_replica(request),
+        }
+    }
+
+    fn admit(
+        &self,
+        header: &ControlHeader,
+        controller_epoch: &mut ControllerEpoch,
+    ) -> Result<(), ControlError> {
+        let own_epoch = self.broker_epoch.load(Ordering::SeqCst);
+        if header.broker_epoch != -1 && header.broker_epoch < own_epoch {
+            return Err(ControlError::StaleBrokerEpoch);
+        }
+        if header.controller_epoch < *controller_epoch {
+            return Err(ControlError::StaleControllerEpoch);
+        }
+        *controller_epoch = header.controller_epoch;
+        Ok(())
+    }
+
+    /// Topics that a request brings and this broker did not host so far.
+    fn new_topics(&self, request: &ControlRequest) -> BTreeSet<TopicName> {
+        let ControlRequest::LeaderAndIsr(request) = request else {
+            return BTreeSet::new();
+        };
+        let hosted = self.hosted.load();
+        request
+            .partitions
+            .iter()
+            .map(|partition| &partition.topic_partition.topic)
+            .filter(|topic| !hosted.has_topic(topic))
+            .cloned()
+            .collect()
+    }
+
+    /// "Lead or follow these partitions": leaders first, then followers.
+    pub fn apply_leader_and_isr(&self, request: &LeaderAndIsr) -> ControlOutcome {
+        let mut controller_epoch = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.admit(&request.header, &mut controller_epoch) {
+            return refused(error);
+        }
+        let now = clock::now();
+        let local = self.neighbourhood.broker_id;
+        let mut hosted = Hosted::clone(&self.hosted.load());
+        let mut results = vec![Ok(()); request.partitions.len()];
+        for leads in [true, false] {
+            for (partition, result) in request.partitions.iter().zip(&mut results) {
+                if (partition.leadership.leader == local.0) == leads {
+                    *result = self.take_role(partition, &mut hosted, now);
+                }
+            }
+        }
+        self.hosted.store(Arc::new(hosted));
+        self.has_roles.store(true, Ordering::Release);
+        let partitions = request
+            .partitions
+            .iter()
+            .map(|partition| partition.topic_partition.clone())
+            .zip(results)
+            .collect();
+        ControlOutcome {
+            result: Ok(()),
+            partitions,
+        }
+    }
+
+    fn take_role(
+        &self,
+        request: &LeaderAndIsrPartition,
+        hosted: &mut Hosted,
+        now: Now,
+    ) -> Result<(), ControlError> {
+        let topic_partition = &request.topic_partition;
+        let partition = match hosted.get(&topic_partition.topic, topic_partition.partition) {
+            Some(Replica::Online(partition)) => Arc::clone(partition),
+            Some(Replica::Offline) => return Err(ControlError::StorageError),
+            None => Arc::new(Partition::new(
+                topic_partition.clone(),
+                self.topic_configs.current(&topic_partition.topic),
+                self.metrics.topic(&topic_partition.topic),
+                Arc::clone(&self.neighbourhood),
+            )),
+        };
+        let existing = self.logs.log(topic_partition);
+        let topic_id = existing.as_ref().and_then(|log| log.topic_id());
+        match partition.examine(request, topic_id)? {
+            Verdict::AssignTopicId => {
+                if let (Some(log), Some(topic_id)) = (existing, request.topic_id) {
+                    log.assign_topic_id(topic_id)
+                        .map_err(|error| control_error(&error))?;
+                }
+                Ok(())
+            }
+            Verdict::Apply => {
+                let applied = self.apply_role(&partition, request, now);
+                if let Err(error) = &applied {
+                    tracing::error!(partition = %topic_partition, %error, "cannot take a role");
+                }
+                let replica = match &applied {
+                    Err(LogError::Storage(_) | LogError::LogDirOffline { .. }) => {
+                        partition.close(PartitionError::StorageError);
+                        Replica::Offline
+                    }
+                    Ok(()) | Err(_) => Replica::Online(partition),
+                };
+                hosted.insert(topic_partition, replica);
+                applied.map_err(|error| control_error(&error))
+            }
+        }
+    }
+
+    fn apply_role(
+        &self,
+        partition: &Partition,
+        request: &LeaderAndIsrPartition,
+        now: Now,
+    ) -> Result<(), LogError> {
+        if !partition.has_log() {
+            let log = self.open_log(request, partition)?;
+            let checkpoint = self
+                .logs
+                .high_watermark_checkpoint(&request.topic_partition);
+            partition.open_log(&log, checkpoint);
+        }
+        let leadership = &request.leadership;
+        let applied = if leadership.leader == self.neighbourhood.broker_id.0 {
+            partition.become_leader(request, now)?
+        } else {
+            partition.become_follower(request)
+        };
+        if applied {
+            tracing::info!(
+                partition = %request.topic_partition,
+                leader = leadership.leader,
+                leader_epoch = leadership.leader_epoch,
+                isr = ?leadership.isr,
+                "partition has a leader"
+            );
+        }
+        Ok(())
+    }
+
+    fn open_log(
+        &self,
+        request: &LeaderAndIsrPartition,
+        partition: &Partition,
+    ) -> Result<Arc<PartitionLog>, LogError> {
+        let log = self.logs.create_log(
+            &request.topic_partition,
+            request.is_new,
+            request.topic_id,
+            partition.config(),
+        )?;
+        if let Some(topic_id) = request.topic_id
+            && log.topic_id().is_none()
+        {
+            log.assign_topic_id(topic_id)?;
+        }
+        Ok(log)
+    }
+
+    /// "Stop these replicas, and delete some of them."
+    pub fn apply_stop_replica(&self, request: &StopReplica) -> ControlOutcome {
+        let mut controller_epoch = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.admit(&request.header, &mut controller_epoch) {
+            return refused(error);
+        }
+        let mut hosted = Hosted::clone(&self.hosted.load());
+        let partitions = request
+            .partitions
+            .iter()
+            .map(|partition| {
+                let stopped = self.stop(partition, &mut hosted);
+                (partition.topic_partition.clone(), stopped)
+            })
+            .collect();
+        self.hosted.store(Arc::new(hosted));
+        ControlOutcome {
+            result: Ok(()),
+            partitions,
+        }
+    }
+
+    fn stop(
+        &self,
+        request: &StopReplicaPartition,
+        hosted: &mut Hosted,
+    ) -> Result<(), ControlError> {
+        let topic_partition = &request.topic_partition;
+        match hosted.get(&topic_partition.topic, topic_partition.partition) {
+            Some(Replica::Offline) => return Err(ControlError::StorageError),
+            Some(Replica::Online(partition)) => {
+                let is_current = matches!(request.leader_epoch, EPOCH_DURING_DELETE | -1)
+                    || request.leader_epoch >= partition.leader_epoch();
+                if !is_current {
+                    return Err(ControlError::FencedLeaderEpoch);
+                }
+                if request.delete {
+                    partition.close(PartitionError::NotLeaderOrFollower);
+                    hosted.remove(topic_partition);
+                } else {
+                    partition.wake_waiters();
+                }
+            }
+            None => {}
+        }
+        if request.delete && self.logs.log(topic_partition).is_some() {
+            tracing::info!(partition = %topic_partition, "replica is deleted");
+            self.logs.delete_log(topic_partition);
+        }
+        Ok(())
+    }
+
+    /// "This is the cluster."
+    pub fn apply_update_metadata(&self, request: &UpdateMetadata) -> Result<(), ControlError> {
+        let mut controller_epoch = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        self.admit(&request.header, &mut controller_epoch)?;
+        self.metadata().update(request);
+        Ok(())
+    }
+
+    // --- what else happens ---
+
+    /// A topic has other settings from now on.
+    pub fn topic_config_changed(&self, topic: &str, config: &Arc<TopicConfig>) {
+        for partition in self.hosted.load().topic(topic) {
+            partition.set_config(Arc::clone(config));
+        }
+        self.logs.set_topic_config(topic, config);
+    }
+
+    /// A log directory failed: its replicas are offline from now on.
+    pub fn directory_failed(&self, lost: &[TopicPartition]) {
+        let _control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosted = Hosted::clone(&self.hosted.load());
+        for topic_partition in lost {
+            let replica = hosted.get(&topic_partition.topic, topic_partition.partition);
+            if let Some(Replica::Online(partition)) = replica {
+                partition.close(PartitionError::StorageError);
+                hosted.insert(topic_partition, Replica::Offline);
+            }
+        }
+        self.hosted.store(Arc::new(hosted));
+    }
+
+    /// Writes all high watermarks to the checkpoint files of their directories, once the controller
+    /// has given out roles. To be called every `replica.high.watermark.checkpoint.interval.ms` and
+    /// at the end.
+    pub fn checkpoint_high_watermarks(&self) {
+        if self.has_roles.load(Ordering::Acquire) {
+            let hosted = self.hosted.load();
+            let high_watermarks = hosted
+                .online()
+                .map(|partition| {
+                    (
+                        partition.topic_partition.clone(),
+                        partition.high_watermark(),
+                    )
+                })
+                .collect();
+            self.logs.checkpoint_high_watermarks(high_watermarks);
+        }
+    }
+}
+
+impl ControlTarget for ReplicaManager {
+    fn deliver(&self, request: ControlRequest) -> BoxFuture<'_, ControlOutcome> {
+        async move {
+            let new_topics = self.new_topics(&request);
+            if !new_topics.is_empty() {
+                self.topic_configs.load(new_topics).await;
+            }
+            self.obey(&request)
+        }
+        .boxed()
+    }
+}
+
+fn refused(error: ControlError) -> ControlOutcome {
+    ControlOutcome {
+        result: Err(error),
+        partitions: Vec::new(),
+    }
+}
+
+fn control_error(error: &LogError) -> ControlError {
+    match error {
+        LogError::InconsistentTopicId { .. } => ControlError::InconsistentTopicId,
+        LogError::OffsetOutOfRange { .. }
+        | LogError::UnknownPartition { .. }
+        | LogError::LogDirNotFound { .. }
+        | LogError::LogDirOffline { .. }
+        | LogError::CorruptBatch { .. }
+        | LogError::NoTimestamps { .. }
+        | LogError::Storage(_) => ControlError::StorageError,
+    }
+}
