@@ -276,7 +276,7 @@ impl PartitionLog {
         writer.producers.set_end_offset(base_offset);
         let snapshot = writer.producers.take_snapshot()?;
         writer.roll_jitter_ms = jitter_ms(&self.config());
-        let segment = Segment::create(Arc::clone(&self.place), base_offset, now_ms)?;
+        let segment = Segment::create(self.place(), base_offset, now_ms)?;
         let segment = Arc::new(segment);
         self.segments_mut().push(Arc::clone(&segment));
         self.set_end(LogEnd {
@@ -288,7 +288,7 @@ impl PartitionLog {
         self.later(Duration::ZERO, move |log| {
             let flushed = snapshot
                 .map_or(Ok(()), |path| {
-                    log.watch(ProducerState::sync(&log.place, &path))
+                    log.watch(ProducerState::sync(&log.place(), &path))
                 })
                 .map_err(LogError::from)
                 .and_then(|()| log.flush_below(base_offset));

@@ -90,7 +90,7 @@ impl PartitionLog {
         tracing::info!(log = %self.topic_partition(), offset, "dropping all records");
         let removed = self.segments().clone();
         self.watch(self.discard(writer, removed))?;
-        let fresh = self.watch(Segment::create(Arc::clone(&self.place), offset, now_ms))?;
+        let fresh = self.watch(Segment::create(self.place(), offset, now_ms))?;
         *self.segments_mut() = vec![Arc::new(fresh)];
         self.set_end(LogEnd {
             offset,
@@ -227,7 +227,7 @@ impl PartitionLog {
                 let path = path
                     .file_name()
                     .map_or(path.clone(), |name| log.directory().join(name));
-                if let Err(error) = remove_if_exists(&**log.place.files(), &path) {
+                if let Err(error) = remove_if_exists(&**log.place().files(), &path) {
                     log.volume().fail(error);
                     return;
                 }

@@ -9,15 +9,21 @@ mod background;
 mod change;
 mod checkpoint;
 mod control;
+mod dir_name;
 mod error;
 mod index_file;
+mod log_dir;
+mod log_dirs;
+mod meta_properties;
 mod offset_index;
+mod options;
 mod partition_log;
 mod partition_metadata;
 mod place;
 mod producer_state;
 mod read;
 mod recovery;
+mod relocation;
 mod scan;
 mod segment;
 mod time_index;
@@ -25,6 +31,9 @@ mod txn_index;
 mod types;
 
 pub use error::{AppendError, LogDirsError, LogError, StorageError};
+pub use log_dirs::LogManager;
+pub use meta_properties::{MetaProperties, meta_properties_path};
+pub use options::LogDirsOptions;
 pub use partition_log::PartitionLog;
 pub use types::{
     AbortedTransaction, AppendInfo, DirectoryDescription, FollowerAppend, LogSlice, OffsetLookup,

@@ -4,7 +4,7 @@
 //! What readers need (segments, end, epochs) has short locks of its own, never held during a disk
 //! access. Locks are taken in the order writer, segments, epochs, end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -29,7 +29,7 @@ use crate::files::Durability;
 #[derive(Debug)]
 pub struct PartitionLog {
     topic_partition: TopicPartition,
-    pub(super) place: Arc<Place>,
+    place: RwLock<Arc<Place>>,
     this: Weak<PartitionLog>,
     topic_id: Mutex<Option<TopicId>>,
     config: RwLock<Arc<TopicConfig>>,
@@ -40,6 +40,8 @@ pub struct PartitionLog {
     end: Mutex<LogEnd>,
     log_start_offset: AtomicI64,
     high_watermark: AtomicI64,
+    /// The high watermark that was last written to disk; -1 if none was.
+    checkpointed_high_watermark: AtomicI64,
     /// `i64::MAX` if no transaction is open or undecided.
     first_unstable_offset: AtomicI64,
     awaits_high_watermark: AtomicBool,
@@ -101,7 +103,7 @@ impl PartitionLog {
         let roll_jitter_ms = jitter_ms(&config);
         Arc::new_cyclic(|this| Self {
             topic_partition,
-            place,
+            place: RwLock::new(place),
             this: this.clone(),
             topic_id: Mutex::new(loaded.topic_id),
             config: RwLock::new(config),
@@ -111,6 +113,7 @@ impl PartitionLog {
             end: Mutex::new(end),
             log_start_offset: AtomicI64::new(loaded.log_start_offset),
             high_watermark: AtomicI64::new(loaded.log_start_offset),
+            checkpointed_high_watermark: AtomicI64::new(-1),
             first_unstable_offset: AtomicI64::new(first_unstable.unwrap_or(i64::MAX)),
             awaits_high_watermark: AtomicBool::new(false),
             recovery_point: AtomicI64::new(loaded.recovery_point),
@@ -143,7 +146,7 @@ impl PartitionLog {
                 asked: topic_id,
             }),
             None => {
-                self.watch(partition_metadata::write(&self.place, topic_id))?;
+                self.watch(partition_metadata::write(&self.place(), topic_id))?;
                 *known = Some(topic_id);
                 Ok(())
             }
@@ -158,19 +161,23 @@ impl PartitionLog {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The log's own directory.
     pub fn directory(&self) -> Arc<Path> {
-        self.place.directory()
+        self.place().directory()
     }
 
     /// The log directory that holds it, as it stands in `log.dirs`.
-    pub fn log_dir(&self) -> &Path {
-        self.place.volume.path()
+    pub fn log_dir(&self) -> PathBuf {
+        self.volume().path().to_owned()
     }
 
     /// Why the log cannot be used, if its log directory is offline.
     pub fn failure(&self) -> Option<StorageError> {
-        self.place.volume.failure().cloned()
+        self.volume().failure().cloned()
     }
 
     pub fn log_start_offset(&self) -> Offset {
@@ -211,6 +218,17 @@ impl PartitionLog {
             producers.high_watermark_advanced(high_watermark);
             self.publish_unstable(&writer);
         }
+    }
+
+    /// The high watermark in the checkpoint of the log directory.
+    pub fn checkpointed_high_watermark(&self) -> Option<Offset> {
+        let offset = self.checkpointed_high_watermark.load(Ordering::Acquire);
+        (offset >= 0).then_some(offset)
+    }
+
+    pub(super) fn set_checkpointed_high_watermark(&self, offset: Offset) {
+        self.checkpointed_high_watermark
+            .store(offset, Ordering::Release);
     }
 
     pub(super) fn lower_high_watermark(&self, offset: Offset) {
@@ -284,9 +302,9 @@ impl PartitionLog {
         if !change(&mut changed) {
             return Ok(());
         }
-        let path = self.place.path(LEADER_EPOCHS);
+        let path = self.place().path(LEADER_EPOCHS);
         checkpoint::write_epochs(
-            &**self.place.files(),
+            &**self.place().files(),
             &path,
             changed.entries(),
             Durability::Written,
@@ -328,7 +346,7 @@ impl PartitionLog {
     pub(super) fn flush_below(&self, offset: Offset) -> Result<(), LogError> {
         self.check()?;
         let recovery_point = self.recovery_point();
-        if offset <= recovery_point {
+        if offset <= recovery_point && !self.epochs_unsynced.load(Ordering::Acquire) {
             return Ok(());
         }
         let segments: Vec<Arc<Segment>> = {
@@ -337,7 +355,11 @@ impl PartitionLog {
                 .partition_point(|segment| segment.base_offset() <= recovery_point)
                 .saturating_sub(1);
             let last = segments.partition_point(|segment| segment.base_offset() < offset);
-            segments[first.min(last)..last].to_vec()
+            if offset <= recovery_point {
+                Vec::new()
+            } else {
+                segments[first.min(last)..last].to_vec()
+            }
         };
         for segment in &segments {
             match segment.flush() {
@@ -347,15 +369,15 @@ impl PartitionLog {
         }
         let has_new_epochs = self.epochs_unsynced.swap(false, Ordering::AcqRel);
         if has_new_epochs {
-            self.watch(self.place.sync_file(LEADER_EPOCHS))?;
+            self.watch(self.place().sync_file(LEADER_EPOCHS))?;
         }
         let is_new = |segment: &Arc<Segment>| segment.base_offset() >= recovery_point;
         if has_new_epochs || segments.iter().any(is_new) {
             let directory = self.directory();
-            self.watch(self.place.sync_directory(&directory))?;
+            self.watch(self.place().sync_directory(&directory))?;
             // A log that was never flushed may have a directory that is not on disk yet.
             if recovery_point == 0 {
-                self.watch(self.place.sync_directory(self.log_dir()))?;
+                self.watch(self.place().sync_directory(&self.log_dir()))?;
             }
         }
         self.recovery_point.fetch_max(offset, Ordering::AcqRel);
@@ -385,24 +407,94 @@ impl PartitionLog {
         let snapshot = self.watch(writer.producers.take_snapshot())?;
         writer.is_closed = true;
         let active = self.active();
-        self.watch(active.seal())?;
-        self.watch(active.create_missing())?;
+        let has_new_entry = self.watch(active.seal())?;
         if let Some(path) = snapshot {
-            self.watch(ProducerState::sync(&self.place, &path))?;
+            self.watch(ProducerState::sync(&self.place(), &path))?;
         }
-        // What was flushed before may lack the entry that was just added to the time index.
-        self.recovery_point
-            .fetch_min(active.base_offset(), Ordering::AcqRel);
-        if end > active.base_offset() {
-            self.flush_below(end)?;
-        } else {
-            self.watch(active.flush())?;
-            self.recovery_point.fetch_max(end, Ordering::AcqRel);
+        self.flush_below(end)?;
+        if has_new_entry {
+            self.watch(active.times.sync())?;
         }
+        self.close_files();
+        Ok(())
+    }
+
+    /// Closes the files of all segments; they are opened again when needed.
+    pub(super) fn close_files(&self) {
         for segment in self.segments().iter() {
             segment.close();
         }
-        Ok(())
+    }
+
+    /// Closes the log for good and gives its directory another name.
+    pub(super) fn retire(&self, name: &str) -> Result<Arc<Place>, LogError> {
+        let mut writer = self.writer();
+        writer.is_closed = true;
+        let place = self.place();
+        let path = place.volume.path().join(name);
+        self.watch(place.rename(&path))?;
+        self.close_files();
+        Ok(place)
+    }
+
+    /// Whether the log is in this log directory.
+    pub(super) fn is_in(&self, volume: &Arc<Volume>) -> bool {
+        Arc::ptr_eq(&self.place().volume, volume)
+    }
+
+    /// Base offset of the first segment.
+    pub(super) fn first_base_offset(&self) -> Offset {
+        let segments = self.segments();
+        segments.first().map_or(0, |first| first.base_offset())
+    }
+
+    /// Takes over everything of `future`, a complete copy of this log in another log directory,
+    /// whose directory is renamed to the usual name; the old one gets `old_name` and is returned.
+    /// Does nothing and returns `None` if the copy is not complete.
+    pub(super) fn replace_by(
+        &self,
+        future: &PartitionLog,
+        old_name: &str,
+    ) -> Result<Option<Arc<Place>>, LogError> {
+        self.check()?;
+        future.check()?;
+        let mut writer = self.writer();
+        let mut future_writer = future.writer();
+        if future.log_end_offset() != self.log_end_offset() {
+            return Ok(None);
+        }
+        let old_place = self.place();
+        let new_place = future.place();
+        let old_path = old_place.volume.path().join(old_name);
+        let new_path = new_place
+            .volume
+            .path()
+            .join(self.topic_partition.to_string());
+        self.watch(old_place.rename(&old_path))?;
+        future.watch(new_place.rename(&new_path))?;
+        future_writer.is_closed = true;
+        let fresh = future_writer.producers.fresh();
+        writer.producers = std::mem::replace(&mut future_writer.producers, fresh);
+        let segments = future.segments().clone();
+        let end = future.end();
+        {
+            // Readers see either all of the old log or all of the new one.
+            let mut own_segments = self.segments_mut();
+            let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+            let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
+            for segment in own_segments.iter() {
+                segment.close();
+            }
+            *own_segments = segments;
+            *place = new_place;
+            *epochs = future.epochs().clone();
+            self.set_end(end);
+        }
+        self.recovery_point
+            .store(future.recovery_point(), Ordering::Release);
+        self.epochs_unsynced.store(true, Ordering::Release);
+        self.publish_unstable(&writer);
+        Ok(Some(old_place))
     }
 
     /// Runs `job` later on the thread of the log directory, if the log still exists then.
@@ -412,7 +504,7 @@ impl PartitionLog {
         job: impl FnOnce(&Arc<PartitionLog>) + Send + 'static,
     ) {
         let this = self.this.clone();
-        self.place.volume.background.run_after(delay, move || {
+        self.place().volume.background.run_after(delay, move || {
             if let Some(log) = this.upgrade() {
                 job(&log);
             }
@@ -454,16 +546,17 @@ impl PartitionLog {
         lock(&self.writer)
     }
 
-    pub(super) fn volume(&self) -> &Volume {
-        &self.place.volume
+    pub(super) fn volume(&self) -> Arc<Volume> {
+        Arc::clone(&self.place().volume)
     }
 
     pub(super) fn check(&self) -> Result<(), StorageError> {
-        self.place.volume.check()
+        self.place().volume.check()
     }
 
+    /// Takes the log directory offline if `result` is an error.
     pub(super) fn watch<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
-        self.place.volume.watch(result)
+        result.map_err(|error| self.volume().fail(error))
     }
 
     /// Turns the failure of a walk into the log's; one of storage takes the directory offline.

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use barnabas_core::ids::Offset;
 
 use super::background::Background;
-use super::error::{Described as _, LogError, StorageError};
+use super::error::{Described as _, StorageError};
 use crate::files::cache::FileCache;
 use crate::files::{Files, OpenMode};
 
@@ -29,6 +30,7 @@ pub(crate) struct Volume {
     pub(crate) background: Arc<Background>,
     failure: OnceLock<StorageError>,
     on_failure: Mutex<Option<Listener>>,
+    checkpoint_is_due: AtomicBool,
 }
 
 impl fmt::Debug for Volume {
@@ -48,6 +50,7 @@ impl Volume {
             background,
             failure: OnceLock::new(),
             on_failure: Mutex::new(None),
+            checkpoint_is_due: AtomicBool::new(false),
         }
     }
 
@@ -87,6 +90,15 @@ impl Volume {
         error
     }
 
+    /// Whether the caller is to have the checkpoints written, as nobody else is about to.
+    pub(crate) fn claim_checkpoint(&self) -> bool {
+        !self.checkpoint_is_due.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn release_checkpoint(&self) {
+        self.checkpoint_is_due.store(false, Ordering::Release);
+    }
+
     pub(crate) fn failure(&self) -> Option<&StorageError> {
         self.failure.get()
     }
@@ -95,19 +107,6 @@ impl Volume {
         self.failure
             .get()
             .map_or(Ok(()), |error| Err(error.clone()))
-    }
-
-    /// Takes the directory offline if `result` is a storage error.
-    pub(crate) fn watch<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
-        result.map_err(|error| self.fail(error))
-    }
-
-    /// As [`Volume::watch`], for errors of which only some are about storage.
-    pub(crate) fn watch_log<T>(&self, result: Result<T, LogError>) -> Result<T, LogError> {
-        if let Err(LogError::Storage(error)) = &result {
-            self.fail(error.clone());
-        }
-        result
     }
 }
 

@@ -431,13 +431,14 @@ impl Segment {
         self.times.append(max)
     }
 
-    /// Ends the time index with the largest timestamp: the segment takes no more appends.
-    pub(crate) fn seal(&self) -> Result<(), StorageError> {
+    /// Ends the time index with the largest timestamp: the segment takes no more appends. Returns
+    /// whether that added an entry.
+    pub(crate) fn seal(&self) -> Result<bool, StorageError> {
         let max_timestamp = self.max_timestamp()?;
+        let before = self.times.count()?;
         self.times.append(max_timestamp)?;
-        self.recent().clear();
-        self.recent().shrink_to_fit();
-        Ok(())
+        *self.recent() = Vec::new();
+        Ok(self.times.count()? > before)
     }
 
     /// Creates the index files if they do not exist: Kafka rebuilds indexes that are missing.

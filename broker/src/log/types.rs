@@ -148,6 +148,8 @@ pub struct ReplicaSize {
     pub topic_partition: TopicPartition,
     /// Bytes of its segments.
     pub size: u64,
+    /// How many offsets the log is behind its high watermark, or a copy behind its original.
+    pub offset_lag: i64,
     /// It is the copy that `AlterReplicaLogDirs` makes.
     pub is_future: bool,
 }
