@@ -4,9 +4,11 @@
 //! started is ended when its value is dropped.
 
 pub mod broker;
+pub mod debug_tree;
 pub mod load;
 pub mod ports;
 pub mod server_process;
 pub mod tools;
 pub mod wait;
+pub mod wire;
 pub mod zookeeper_server;

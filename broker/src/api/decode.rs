@@ -213,12 +213,12 @@ impl Guarded {
         }
     }
 
-    /// Fails if a varint of four or five bytes that may end with `last` is more than the rest can hold.
-    /// Shorter ones cannot exceed [`LONGEST`]. A boolean that is neither 0 nor 1 looks like a
-    /// continuation byte, so every byte of the chain may be the first.
+    /// Fails if a varint of three or more bytes that may end with `last` is more than the rest can hold;
+    /// shorter ones do no harm. A boolean that is neither 0 nor 1 looks like a continuation byte, so every
+    /// byte of the chain may be the first.
     fn check_varint(&self, last: u8) -> Result<(), TryGetError> {
         let most = self.bytes.len().min(LONGEST) + 1;
-        for start in 0..self.chain_length.saturating_sub(2) {
+        for start in 0..self.chain_length.saturating_sub(1) {
             let length = self.chain[start..self.chain_length]
                 .iter()
                 .chain([&last])

@@ -53,7 +53,16 @@ enum Body {
 }
 
 impl Response {
-    fn new(correlation_id: i32, header_version: i16, body: Body) -> Result<Self, usize> {
+    /// Fails with the size of a response that no frame can announce.
+    pub fn new(
+        correlation_id: i32,
+        header_version: i16,
+        sections: Vec<Section>,
+    ) -> Result<Self, usize> {
+        Self::of_body(correlation_id, header_version, Body::Many(sections))
+    }
+
+    fn of_body(correlation_id: i32, header_version: i16, body: Body) -> Result<Self, usize> {
         let head_length = if header_version >= 1 {
             HEAD_MAX
         } else {
@@ -151,7 +160,7 @@ fn respond(api: &Api, version: i16, correlation_id: i32, reply: Reply) -> Outcom
         Reply::None => return Outcome::Silent,
         Reply::Close => return Outcome::Close(CloseReason::Hangup { api: api.name }),
     };
-    match Response::new(correlation_id, (api.response_header_version)(version), body) {
+    match Response::of_body(correlation_id, (api.response_header_version)(version), body) {
         Ok(response) => Outcome::Respond(response),
         Err(size) => Outcome::Close(CloseReason::TooLarge {
             api: api.name,

@@ -10,9 +10,9 @@ use super::frame::{Frame, FrameError, FrameReader};
 use super::idle::IdleTimer;
 use super::limits::ConnectionSlot;
 use super::stream::Stream;
-use super::{Network, Session, SessionState};
-use crate::api::dispatch::{self, Outcome};
-use crate::api::{Broker, Connection, Principal};
+use super::{Network, Service, Session, SessionState};
+use crate::api::dispatch::Outcome;
+use crate::api::{Connection, Principal};
 use crate::metrics::ListenerMetrics;
 
 /// A connection that may be served.
@@ -25,7 +25,7 @@ pub(super) struct Accepted {
 }
 
 /// Starts the task of an accepted connection.
-pub(super) fn spawn(network: &Arc<Network>, broker: &Arc<Broker>, accepted: Accepted) {
+pub(super) fn spawn<S: Service>(network: &Arc<Network>, service: &Arc<S>, accepted: Accepted) {
     let Accepted {
         stream,
         peer_address,
@@ -50,9 +50,9 @@ pub(super) fn spawn(network: &Arc<Network>, broker: &Arc<Broker>, accepted: Acce
         metrics,
         _slot: slot,
     };
-    let broker = broker.clone();
+    let service = service.clone();
     let task = tokio::spawn(async move {
-        serve(&session, &broker, &connection, Stream::Plain(stream)).await;
+        serve(&session, &service, &connection, Stream::Plain(stream)).await;
     });
     let mut sessions = network.sessions();
     if !state.has_ended.load(Ordering::SeqCst) {
@@ -106,9 +106,9 @@ impl Drop for SessionGuard {
     }
 }
 
-async fn serve(
+async fn serve<S: Service>(
     session: &SessionGuard,
-    broker: &Arc<Broker>,
+    service: &Arc<S>,
     connection: &Connection,
     mut stream: Stream,
 ) {
@@ -127,7 +127,7 @@ async fn serve(
             return;
         }
         let Frame { bytes, memory } = frame;
-        let outcome = dispatch::dispatch(bytes, broker, connection).await;
+        let outcome = service.handle(bytes, connection).await;
         drop(memory);
         idle.note_activity();
         match outcome {

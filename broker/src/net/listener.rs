@@ -9,8 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection::{self, Accepted};
-use super::{ListenerOptions, Network, limits};
-use crate::api::Broker;
+use super::{ListenerOptions, Network, Service, limits};
 
 /// How long to wait before accepting again when the process is out of descriptors.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -139,8 +138,12 @@ fn bind(address: SocketAddr, options: &ListenerOptions) -> io::Result<TcpListene
 }
 
 /// Accepts for as long as it is allowed to run.
-pub(super) async fn accept_loop(network: Arc<Network>, listener: Listener, broker: Arc<Broker>) {
-    let metrics = broker.metrics.listener(&listener.name);
+pub(super) async fn accept_loop<S: Service>(
+    network: Arc<Network>,
+    listener: Listener,
+    service: Arc<S>,
+) {
+    let metrics = service.listener_metrics(&listener.name);
     loop {
         let (stream, peer_address) = match listener.socket.accept().await {
             Ok(accepted) => accepted,
@@ -171,7 +174,7 @@ pub(super) async fn accept_loop(network: Arc<Network>, listener: Listener, broke
             metrics: metrics.clone(),
             slot,
         };
-        connection::spawn(&network, &broker, accepted);
+        connection::spawn(&network, &service, accepted);
     }
 }
 

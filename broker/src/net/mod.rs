@@ -12,6 +12,8 @@ mod limits;
 mod listener;
 mod options;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,10 +22,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::api::Broker;
+use crate::api::dispatch::Outcome;
+use crate::api::{Broker, Connection, dispatch};
+use crate::metrics::ListenerMetrics;
 
 pub use limits::ConnectionLimits;
 pub use listener::{ListenError, Listener};
@@ -37,6 +42,33 @@ const DEFAULT_REQUEST_MEMORY: usize = 512 << 20;
 
 /// What one permit of the request memory stands for.
 const MEMORY_UNIT: usize = 1024;
+
+/// What answers the requests of connections.
+pub trait Service: Send + Sync + 'static {
+    /// Runs one request to its end. `frame` is the request without its size.
+    fn handle(
+        self: &Arc<Self>,
+        frame: Bytes,
+        connection: &Connection,
+    ) -> impl Future<Output = Outcome> + Send;
+
+    /// Where the connections of a listener are counted.
+    fn listener_metrics(&self, listener: &str) -> Arc<ListenerMetrics>;
+}
+
+impl Service for Broker {
+    fn handle(
+        self: &Arc<Self>,
+        frame: Bytes,
+        connection: &Connection,
+    ) -> impl Future<Output = Outcome> + Send {
+        dispatch::dispatch(frame, self, connection)
+    }
+
+    fn listener_metrics(&self, listener: &str) -> Arc<ListenerMetrics> {
+        self.metrics.listener(listener)
+    }
+}
 
 /// All connections of a broker.
 pub struct Network {
@@ -94,8 +126,8 @@ impl Network {
     }
 
     /// Accepts connections of `listener` and serves them until [`Network::shutdown`].
-    pub fn serve(self: &Arc<Self>, listener: Listener, broker: Arc<Broker>) {
-        let task = tokio::spawn(listener::accept_loop(self.clone(), listener, broker));
+    pub fn serve(self: &Arc<Self>, listener: Listener, service: Arc<impl Service>) {
+        let task = tokio::spawn(listener::accept_loop(self.clone(), listener, service));
         self.acceptors
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
