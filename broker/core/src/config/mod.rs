@@ -4,7 +4,9 @@
 //! dynamic changes and what `DescribeConfigs` answers. Reading files is the shell's business: the core
 //! is given maps of texts.
 
+pub mod alter;
 mod broker;
+pub mod describe;
 mod error;
 pub mod listeners;
 mod rules;

@@ -21,7 +21,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::setting::Setting;
+use super::setting::{Check, Kind, Setting};
 
 const BROKER_GROUPS: &[&[Setting]] = &[
     log::SETTINGS,
@@ -51,6 +51,11 @@ pub fn broker_setting(name: &str) -> Option<&'static Setting> {
     BROKER.get(name).copied()
 }
 
+/// The row of a replication throttle: a broker setting that exists only dynamically.
+pub fn throttle_setting(name: &str) -> Option<&'static Setting> {
+    THROTTLES.iter().find(|row| row.name == name)
+}
+
 /// The row of a topic setting.
 pub fn topic_setting(name: &str) -> Option<&'static Setting> {
     TOPIC.get(name).copied()
@@ -78,6 +83,23 @@ pub fn topic_synonyms(topic_key: &str) -> &'static [&'static str] {
         .find(|(key, _)| *key == topic_key)
         .map_or(&[], |(_, synonyms)| synonyms)
 }
+
+/// Kafka's `DynamicConfig.Broker`, beyond what a file may have. In bytes per second.
+const THROTTLES: &[Setting] = &[
+    Setting::new("leader.replication.throttled.rate", Kind::Long, None)
+        .check(Check::AtLeast(0))
+        .doc("Bytes per second that leaders send to throttled replicas."),
+    Setting::new("follower.replication.throttled.rate", Kind::Long, None)
+        .check(Check::AtLeast(0))
+        .doc("Bytes per second that throttled replicas fetch."),
+    Setting::new(
+        "replica.alter.log.dirs.io.max.bytes.per.second",
+        Kind::Long,
+        None,
+    )
+    .check(Check::AtLeast(0))
+    .doc("Bytes per second that move between log directories."),
+];
 
 /// Topic settings and their broker settings (`ServerTopicConfigSynonyms`).
 const SYNONYMS: &[(&str, &[&str])] = &[
