@@ -1,5 +1,6 @@
 //! The shell around `barnabas-core`: sockets, files, ZooKeeper, clocks and tasks.
 
+pub mod admin_http;
 pub mod api;
 pub mod clock;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod log;
 pub mod metadata_cache;
 pub mod metrics;
 pub mod net;
+pub mod server;
 pub mod telemetry;
 pub mod zookeeper;
 

@@ -11,6 +11,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
 use crate::replica::ReplicaManager;
 use crate::replica::fetch_session_cache::FetchSessions;
+use crate::zookeeper::ZooKeeper;
 
 /// The parts of the broker that requests work on. Each part is shared and looks after its own locks.
 pub struct Broker {
@@ -20,6 +21,7 @@ pub struct Broker {
     pub config: Arc<LiveConfig>,
     pub metadata: Arc<MetadataCache>,
     pub metrics: Arc<Metrics>,
+    pub zookeeper: Arc<ZooKeeper>,
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: Arc<FetchSessions>,
 }

@@ -6,8 +6,10 @@
 
 #![expect(clippy::unused_async, reason = "the table wants handlers of one shape")]
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod cluster;
+mod configs;
 pub mod context;
 pub mod decode;
 pub mod dispatch;
@@ -178,6 +180,9 @@ api_table! {
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
     DeleteRecords(DeleteRecordsRequest) 0..=2 => offsets::delete_records,
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 0..=4 => offsets::offset_for_leader_epoch,
+    DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,
+    AlterConfigs(AlterConfigsRequest) 0..=2 => alter_configs::alter_configs,
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => alter_configs::incremental_alter_configs,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
 }

@@ -204,14 +204,20 @@ fn endpoints(
     for element in split_list(text).iter().filter(|one| !one.is_empty()) {
         let (name, host, port) = split_endpoint(element).ok_or_else(|| {
             error(
-                format!("Unable to parse {element} to a broker endpoint"),
+                format!(
+                    "Error creating broker listeners from '{text}': Unable to parse {element} to a broker \
+                     endpoint"
+                ),
                 "write NAME://host:port, IPv6 addresses in brackets, such as PLAINTEXT://[::1]:9092".to_owned(),
             )
         })?;
         let listener = name.to_ascii_uppercase();
         let security_protocol = *protocols.get(&listener).ok_or_else(|| {
             error(
-                format!("No security protocol defined for listener {listener}"),
+                format!(
+                    "Error creating broker listeners from '{text}': No security protocol defined for \
+                     listener {listener}"
+                ),
                 format!("add {listener}:PLAINTEXT (or another protocol) to listener.security.protocol.map"),
             )
         })?;

@@ -46,7 +46,7 @@ impl Kind {
     pub(super) fn noun(self) -> &'static str {
         match self {
             Self::Boolean => "true or false",
-            Self::Int | Self::Short | Self::Long => "a whole number in range",
+            Self::Int | Self::Short | Self::Long => "such a whole number",
             Self::Double => "a number",
             Self::String | Self::List | Self::Class | Self::Password => "a text",
         }

@@ -1,0 +1,371 @@
+//! `AlterConfigs` and `IncrementalAlterConfigs`: change the settings of topics and brokers in ZooKeeper, and the
+//! levels of loggers in this process.
+
+use std::collections::BTreeMap;
+
+use barnabas_core::config::alter::{self, AlterError, Operation, Target};
+use barnabas_core::ids::BrokerId;
+use barnabas_core::znodes::ConfigEntity;
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse as LegacyResponse;
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::Context;
+use super::configs::{Refusal, refuse, resource_type};
+use super::error_code::{NONE, ResponseError};
+use crate::config::Texts;
+use crate::telemetry::{self, Level};
+
+/// One change of one key: the number of its operation (`AlterConfigOp.OpType`) and its value.
+struct Change {
+    key: String,
+    operation: i8,
+    value: Option<String>,
+}
+
+/// What is asked for one resource.
+struct Wish {
+    resource_type: i8,
+    resource_name: String,
+    changes: Vec<Change>,
+    /// Legacy: what is not mentioned loses its value.
+    replaces_all: bool,
+}
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// AlterConfigs (key 33, v0–2): replaces all settings of a resource.
+pub async fn alter_configs(
+    request: AlterConfigsRequest,
+    context: &Context<'_>,
+) -> AlterConfigsResponse {
+    let resources = request.resources.into_iter();
+    let wishes: Vec<Wish> = resources
+        .map(|resource| Wish {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.to_string(),
+            changes: resource
+                .configs
+                .into_iter()
+                .map(|config| Change {
+                    key: config.name.to_string(),
+                    operation: SET,
+                    value: config.value.map(|value| value.to_string()),
+                })
+                .collect(),
+            replaces_all: true,
+        })
+        .collect();
+    let outcomes = alter_all(&wishes, request.validate_only, context).await;
+    let responses = wishes.into_iter().zip(outcomes).map(|(wish, outcome)| {
+        let (code, message) = code_and_message(outcome);
+        LegacyResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_resource_type(wish.resource_type)
+            .with_resource_name(StrBytes::from_string(wish.resource_name))
+    });
+    AlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+/// IncrementalAlterConfigs (key 44, v0–1): changes single settings (KIP-339).
+pub async fn incremental_alter_configs(
+    request: IncrementalAlterConfigsRequest,
+    context: &Context<'_>,
+) -> IncrementalAlterConfigsResponse {
+    let resources = request.resources.into_iter();
+    let wishes: Vec<Wish> = resources
+        .map(|resource| Wish {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.to_string(),
+            changes: resource
+                .configs
+                .into_iter()
+                .map(|config| Change {
+                    key: config.name.to_string(),
+                    operation: config.config_operation,
+                    value: config.value.map(|value| value.to_string()),
+                })
+                .collect(),
+            replaces_all: false,
+        })
+        .collect();
+    let outcomes = alter_all(&wishes, request.validate_only, context).await;
+    let responses = wishes.into_iter().zip(outcomes).map(|(wish, outcome)| {
+        let (code, message) = code_and_message(outcome);
+        AlterConfigsResourceResponse::default()
+            .with_error_code(code)
+            .with_error_message(message)
+            .with_resource_type(wish.resource_type)
+            .with_resource_name(StrBytes::from_string(wish.resource_name))
+    });
+    IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
+}
+
+fn code_and_message(outcome: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
+    match outcome {
+        Ok(()) => (NONE, None),
+        Err((error, message)) => (error.code(), message.map(StrBytes::from_string)),
+    }
+}
+
+async fn alter_all(
+    wishes: &[Wish],
+    validate_only: bool,
+    context: &Context<'_>,
+) -> Vec<Result<(), Refusal>> {
+    let mut seen: BTreeMap<(i8, &str), usize> = BTreeMap::new();
+    for wish in wishes {
+        *seen
+            .entry((wish.resource_type, &wish.resource_name))
+            .or_default() += 1;
+    }
+    let mut outcomes = Vec::with_capacity(wishes.len());
+    for wish in wishes {
+        let is_repeated = seen[&(wish.resource_type, wish.resource_name.as_str())] > 1;
+        outcomes.push(if is_repeated {
+            Err(refuse(
+                ResponseError::InvalidRequest,
+                "Each resource must appear at most once.",
+            ))
+        } else {
+            alter_one(wish, validate_only, context).await
+        });
+    }
+    outcomes
+}
+
+async fn alter_one(wish: &Wish, validate_only: bool, context: &Context<'_>) -> Result<(), Refusal> {
+    check_form(wish)?;
+    match wish.resource_type {
+        resource_type::TOPIC => alter_topic(wish, validate_only, context).await,
+        resource_type::BROKER => alter_broker(wish, validate_only, context).await,
+        resource_type::BROKER_LOGGER if !wish.replaces_all => {
+            alter_loggers(wish, validate_only, context)
+        }
+        resource_type::CLIENT_METRICS => Err(refuse(
+            ResponseError::InvalidRequest,
+            "AlterConfigs is only supported for topics and brokers, but resource type is \
+             CLIENT_METRICS",
+        )),
+        other => Err(refuse(
+            ResponseError::InvalidRequest,
+            format!("Unknown resource type {other}"),
+        )),
+    }
+}
+
+/// Each key once, and a value where one is needed.
+fn check_form(wish: &Wish) -> Result<(), Refusal> {
+    for (index, change) in wish.changes.iter().enumerate() {
+        if wish.changes[..index]
+            .iter()
+            .any(|other| other.key == change.key)
+        {
+            return Err(refuse(
+                ResponseError::InvalidRequest,
+                "Error due to duplicate config keys",
+            ));
+        }
+    }
+    let missing = wish.changes.iter();
+    let missing: Vec<&str> = missing
+        .filter(|change| change.operation != DELETE && change.value.is_none())
+        .map(|change| change.key.as_str())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(refuse(
+        ResponseError::InvalidRequest,
+        format!("Null value not supported for : {}", missing.join(", ")),
+    ))
+}
+
+fn operations(wish: &Wish) -> Result<Vec<(String, Operation)>, Refusal> {
+    let operations = wish.changes.iter().map(|change| {
+        let value = change.value.clone().unwrap_or_default();
+        let operation = match change.operation {
+            SET => Operation::Set(value),
+            DELETE => Operation::Delete,
+            APPEND => Operation::Append(value),
+            SUBTRACT => Operation::Subtract(value),
+            // Kafka has no word for it either.
+            _ => return Err((ResponseError::UnknownServerError, None)),
+        };
+        Ok((change.key.clone(), operation))
+    });
+    operations.collect()
+}
+
+fn refused(error: AlterError) -> Refusal {
+    match error {
+        AlterError::InvalidConfig(message) => refuse(ResponseError::InvalidConfig, message),
+        AlterError::InvalidRequest(message) => refuse(ResponseError::InvalidRequest, message),
+        AlterError::Unexpected => (ResponseError::UnknownServerError, None),
+    }
+}
+
+/// The texts of an entity in ZooKeeper with the changes applied.
+async fn proposed(
+    wish: &Wish,
+    target: Target<'_>,
+    entity: &ConfigEntity,
+    context: &Context<'_>,
+) -> Result<Texts, Refusal> {
+    let operations = operations(wish)?;
+    let present = if wish.replaces_all {
+        Texts::new()
+    } else {
+        let read = context.broker.zookeeper.read_config(entity).await;
+        read.map_err(|error| {
+            tracing::warn!(%entity, %error, "settings cannot be changed");
+            (ResponseError::UnknownServerError, None)
+        })?
+    };
+    alter::apply(target, &operations, present).map_err(refused)
+}
+
+async fn write(entity: ConfigEntity, texts: Texts, context: &Context<'_>) -> Result<(), Refusal> {
+    let written = context.broker.zookeeper.write_config(&entity, texts).await;
+    written.map_err(|error| {
+        tracing::warn!(%entity, %error, "settings were not changed");
+        (ResponseError::UnknownServerError, None)
+    })
+}
+
+async fn alter_topic(
+    wish: &Wish,
+    validate_only: bool,
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let name = &wish.resource_name;
+    if name.is_empty() {
+        return Err(refuse(
+            ResponseError::InvalidRequest,
+            "Default topic resources are not allowed.",
+        ));
+    }
+    if context.broker.metadata.image().topic(name).is_none() {
+        return Err(refuse(
+            ResponseError::UnknownTopicOrPartition,
+            format!("The topic '{name}' does not exist."),
+        ));
+    }
+    let entity = ConfigEntity::Topic(name.clone());
+    let texts = proposed(wish, Target::Topic(name), &entity, context).await?;
+    let running = context.broker.config.broker();
+    alter::check_topic(name, &running, &texts).map_err(refused)?;
+    if validate_only {
+        return Ok(());
+    }
+    write(entity, texts, context).await
+}
+
+/// A broker's own settings can be changed through itself only.
+fn check_own_id(name: &str, own: BrokerId) -> Result<(), Refusal> {
+    let id: i32 = name.parse().map_err(|_| {
+        refuse(
+            ResponseError::InvalidRequest,
+            format!("Node id must be an integer, but it is: {name}"),
+        )
+    })?;
+    if id == own.0 {
+        return Ok(());
+    }
+    Err(refuse(
+        ResponseError::InvalidRequest,
+        format!("Unexpected broker id, expected {own}, but received {name}"),
+    ))
+}
+
+async fn alter_broker(
+    wish: &Wish,
+    validate_only: bool,
+    context: &Context<'_>,
+) -> Result<(), Refusal> {
+    let name = &wish.resource_name;
+    let broker = context.broker;
+    let entity = if name.is_empty() {
+        ConfigEntity::DefaultBroker
+    } else {
+        check_own_id(name, broker.broker_id)?;
+        ConfigEntity::Broker(broker.broker_id)
+    };
+    let texts = proposed(wish, Target::Broker(name), &entity, context).await?;
+    let config = &broker.config;
+    let cluster = config.layers().cluster;
+    alter::check_broker(name, &texts, config.file(), &cluster, &config.broker())
+        .map_err(refused)?;
+    if validate_only {
+        return Ok(());
+    }
+    write(entity, texts, context).await
+}
+
+fn alter_loggers(wish: &Wish, validate_only: bool, context: &Context<'_>) -> Result<(), Refusal> {
+    check_own_id(&wish.resource_name, context.broker.broker_id)?;
+    let mut levels = Vec::with_capacity(wish.changes.len());
+    for change in &wish.changes {
+        levels.push((change.key.as_str(), wanted_level(change)?));
+    }
+    if !validate_only {
+        for (logger, level) in levels {
+            tracing::info!(
+                logger,
+                level = level.map_or("inherited", Level::name),
+                "log level changes"
+            );
+            telemetry::set_level(logger, level);
+        }
+    }
+    Ok(())
+}
+
+/// The level that a change asks for; none gives the logger back to what encloses it.
+fn wanted_level(change: &Change) -> Result<Option<Level>, Refusal> {
+    let logger = &change.key;
+    let invalid = |message: String| Err(refuse(ResponseError::InvalidConfig, message));
+    if matches!(change.operation, SET | DELETE) && !telemetry::logger_exists(logger) {
+        return invalid(format!("Logger {logger} does not exist!"));
+    }
+    match change.operation {
+        SET => {
+            let name = change.value.as_deref().unwrap_or_default();
+            let level = Level::parse(name).map(Some);
+            level.map_or_else(
+                || {
+                    invalid(format!(
+                        "Cannot set the log level of {logger} to {name} as it is not a supported log level. \
+                         Valid log levels are DEBUG, ERROR, FATAL, INFO, TRACE, WARN"
+                    ))
+                },
+                Ok,
+            )
+        }
+        DELETE if logger == telemetry::ROOT_LOGGER => Err(refuse(
+            ResponseError::InvalidRequest,
+            format!("Removing the log level of the {logger} logger is not allowed"),
+        )),
+        DELETE => Ok(None),
+        APPEND => Err(refuse(
+            ResponseError::InvalidRequest,
+            "APPEND operation is not allowed for the BROKER_LOGGER resource",
+        )),
+        SUBTRACT => Err(refuse(
+            ResponseError::InvalidRequest,
+            "SUBTRACT operation is not allowed for the BROKER_LOGGER resource",
+        )),
+        other => Err(refuse(
+            ResponseError::InvalidRequest,
+            format!("Unknown operation type {other} is not allowed for the BROKER_LOGGER resource"),
+        )),
+    }
+}

@@ -1,0 +1,57 @@
+//! Who this broker is to others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use barnabas_core::config::BrokerConfig;
+use barnabas_core::control::Endpoint;
+use barnabas_core::ids::BrokerId;
+use barnabas_core::znodes::BrokerRegistration;
+
+use crate::clock;
+
+/// The registration of a broker whose sockets are bound to `addresses`.
+pub(super) fn registration(
+    config: &BrokerConfig,
+    id: BrokerId,
+    addresses: &[(String, SocketAddr)],
+) -> BrokerRegistration {
+    let advertised = config.listeners.advertised.iter();
+    BrokerRegistration {
+        id,
+        endpoints: advertised
+            .map(|endpoint| reachable(endpoint, addresses))
+            .collect(),
+        rack: config.broker_rack.clone(),
+        jmx_port: -1,
+        timestamp_ms: clock::wall_clock_ms(),
+        features: BTreeMap::new(),
+    }
+}
+
+/// An empty host is this host's name, and port 0 the one that was bound.
+fn reachable(endpoint: &Endpoint, addresses: &[(String, SocketAddr)]) -> Endpoint {
+    let mut endpoint = endpoint.clone();
+    if endpoint.host.is_empty() {
+        endpoint.host = host_name();
+    }
+    if endpoint.port == 0 {
+        let bound = addresses
+            .iter()
+            .find(|(name, _)| *name == endpoint.listener);
+        endpoint.port = bound.map_or(0, |(_, address)| address.port());
+    }
+    endpoint
+}
+
+fn host_name() -> String {
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
+}
