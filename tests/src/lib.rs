@@ -5,6 +5,7 @@
 
 pub mod broker;
 pub mod debug_tree;
+pub mod limits;
 pub mod load;
 pub mod ports;
 pub mod server_process;

@@ -6,6 +6,7 @@
 
 mod buffers;
 mod connection;
+mod descriptors;
 mod frame;
 mod idle;
 mod limits;
@@ -30,6 +31,7 @@ use crate::api::dispatch::Outcome;
 use crate::api::{Broker, Connection, dispatch};
 use crate::metrics::ListenerMetrics;
 
+pub use descriptors::raise_open_file_limit;
 pub use limits::ConnectionLimits;
 pub use listener::{ListenError, Listener};
 pub use options::{ListenerOptions, NetworkOptions};

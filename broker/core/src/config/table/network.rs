@@ -46,33 +46,28 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("control.plane.listener.name", Kind::String, None)
         .not_yet()
         .doc("A listener reserved for what the controller tells brokers."),
-    Setting::new("socket.send.buffer.bytes", Kind::Int, Some("102400"))
-        .not_yet()
-        .doc("Send buffer of client sockets, in bytes; -1 leaves it to the system."),
-    Setting::new("socket.receive.buffer.bytes", Kind::Int, Some("102400"))
-        .not_yet()
-        .doc("Receive buffer of client sockets, in bytes; -1 leaves it to the system."),
+    Setting::new("socket.send.buffer.bytes", Kind::Int, Some("102400")).doc(
+        "Send buffer of client sockets, in bytes; -1, and the default, leave it to the system.",
+    ),
+    Setting::new("socket.receive.buffer.bytes", Kind::Int, Some("102400")).doc(
+        "Receive buffer of client sockets, in bytes; -1, and the default, leave it to the system.",
+    ),
     Setting::new("socket.request.max.bytes", Kind::Int, Some("104857600"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Largest request, in bytes; the sender of a larger one is disconnected."),
     Setting::new("socket.listen.backlog.size", Kind::Int, Some("50"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Connections that may wait to be accepted."),
     Setting::new("max.connections.per.ip", Kind::Int, Some("2147483647"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("Connections allowed from one address."),
     Setting::new("max.connections.per.ip.overrides", Kind::String, Some(""))
         .cluster_wide()
-        .not_yet()
         .doc("Other limits for some hosts, as host:limit, separated by commas."),
     Setting::new("max.connections", Kind::Int, Some("2147483647"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc(
             "Connections that a broker accepts over all listeners; \
              listener.name.<name>.max.connections limits one.",
@@ -84,13 +79,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(0))
     .cluster_wide()
-    .not_yet()
     .doc(
         "Connections per second that a broker accepts; \
              listener.name.<name>.max.connection.creation.rate limits one listener.",
     ),
     Setting::new("connections.max.idle.ms", Kind::Long, Some("600000"))
-        .not_yet()
         .doc("A connection without requests for this long is closed."),
     Setting::new(
         "connection.failed.authentication.delay.ms",
@@ -104,12 +97,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         .check(Check::AtLeast(1))
         .not_yet()
         .doc("Requests that may wait for a thread before sockets are read no further."),
-    Setting::new("queued.max.request.bytes", Kind::Long, Some("-1"))
-        .not_yet()
-        .doc(
-            "Bytes of requests that may wait before sockets are read no further; -1 sets no \
+    Setting::new("queued.max.request.bytes", Kind::Long, Some("-1")).doc(
+        "Bytes of requests that may wait before sockets are read no further; -1 sets no \
              limit.",
-        ),
+    ),
     Setting::new("num.network.threads", Kind::Int, Some("3"))
         .check(Check::AtLeast(1))
         .cluster_wide()
