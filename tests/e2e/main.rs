@@ -10,3 +10,4 @@ mod exchange;
 mod kcat;
 mod kill_loop;
 mod tools;
+mod zookeeper;

@@ -12,17 +12,31 @@ use anyhow::{Context, Result};
 use crate::ports::free_port;
 use crate::server_process::ServerProcess;
 
-const JAR: &str = "/usr/share/java/zookeeper.jar";
+/// The first names most of the others itself, but not what its TLS needs, nor anything that writes a log.
+const CLASSPATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/netty-codec.jar:\
+                         /usr/share/java/netty-resolver.jar:/usr/share/java/slf4j-simple.jar";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Sessions live at least two ticks, so this is what tests of expiry wait for.
 const TICK_MS: u32 = 500;
+
+/// What a server has beside the usual.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Lines for `zoo.cfg`. `{directory}` stands for the server's own directory.
+    pub configuration: Vec<String>,
+    /// Arguments for Java before the class to run, with the same placeholder.
+    pub java: Vec<String>,
+    /// Files to put into the server's directory first: name and content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
 
 /// A standalone ZooKeeper server; dropping it kills it and removes its data.
 #[derive(Debug)]
 pub struct ZooKeeperServer {
     port: u16,
     configuration: PathBuf,
+    java: Vec<String>,
     process: Option<ServerProcess>,
     directory: tempfile::TempDir,
 }
@@ -30,21 +44,37 @@ pub struct ZooKeeperServer {
 impl ZooKeeperServer {
     /// Starts a server with no data and waits until it serves.
     pub fn start() -> Result<ZooKeeperServer> {
+        Self::start_with(&ServerOptions::default())
+    }
+
+    /// Starts a server with no data and some features of its own, and waits until it serves.
+    pub fn start_with(options: &ServerOptions) -> Result<ZooKeeperServer> {
         let directory = tempfile::tempdir().context("a directory for ZooKeeper")?;
         let port = free_port();
         let configuration = directory.path().join("zoo.cfg");
+        let place = |text: &String| {
+            let path = directory.path().display().to_string();
+            text.replace("{directory}", &path)
+        };
+        for (name, content) in &options.files {
+            fs::write(directory.path().join(name), content)?;
+        }
+        let more: Vec<String> = options.configuration.iter().map(place).collect();
+        let java = options.java.iter().map(place).collect();
         fs::write(
             &configuration,
             format!(
                 "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime={TICK_MS}\n\
                  maxSessionTimeout=60000\nmaxClientCnxns=0\nadmin.enableServer=false\n\
-                 extendedTypesEnabled=true\n4lw.commands.whitelist=*\n",
-                directory.path().join("data").display()
+                 extendedTypesEnabled=true\n4lw.commands.whitelist=*\n{}\n",
+                directory.path().join("data").display(),
+                more.join("\n")
             ),
         )?;
         let mut server = ZooKeeperServer {
             port,
             configuration,
+            java,
             process: None,
             directory,
         };
@@ -71,8 +101,9 @@ impl ZooKeeperServer {
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
             "-cp",
-            JAR,
+            CLASSPATH,
         ])
+        .args(&self.java)
         .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
         .arg(&self.configuration);
         let mut process = ServerProcess::start("ZooKeeper", &mut java, &self.log_file())?;
@@ -95,6 +126,11 @@ impl ZooKeeperServer {
     /// `kill -9`. The data stays.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// The answer to one of ZooKeeper's four letter words.
+    pub fn ask(&self, word: &str) -> Result<String> {
+        ask(self.port, word)
     }
 
     /// The server's process, unless it is stopped.

@@ -9,6 +9,8 @@ mod cluster;
 mod config;
 mod json;
 mod security;
+#[cfg(test)]
+mod tests;
 mod topic;
 
 pub use admin::{

@@ -32,8 +32,25 @@ pub(super) struct Request {
     pub(super) code: i32,
     pub(super) body: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Outcome, CoordinationError>>,
-    /// How many connections broke while this was the oldest request without an answer.
+    /// How many connections broke while this had no answer.
     pub(super) losses: u32,
+}
+
+impl Request {
+    /// Whether a server may refuse it for its size, by closing the connection without a word.
+    fn is_large(&self) -> bool {
+        self.body.len() > SAFE_REQUEST_BYTES
+    }
+
+    /// Whether it broke connections that nothing else can have broken.
+    fn is_hopeless(&self) -> bool {
+        self.is_large() && self.losses >= LOSSES_OF_LARGE_REQUEST
+    }
+
+    /// Whether it is sent with nothing else under way, to see whether it is what breaks connections.
+    fn is_suspect(&self) -> bool {
+        self.is_large() && self.losses > 0
+    }
 }
 
 /// What the task is asked for.
@@ -50,6 +67,8 @@ const LOSSES_OF_LARGE_REQUEST: u32 = 3;
 const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// Paths in one request to set watches again; as in ZooKeeper's own client, to stay below `jute.maxbuffer`.
 const SET_WATCHES_BYTES: usize = 128 * 1024;
+/// The first pause between two rounds of attempts to connect; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two rounds of attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How long a refusal of credentials is waited out.
@@ -250,7 +269,7 @@ impl SessionTask {
     /// One session, over as many connections as it takes.
     async fn live(&mut self, is_first: bool) -> End {
         let mut is_new = true;
-        let mut pause = Duration::from_millis(50);
+        let mut pause = FIRST_PAUSE;
         loop {
             for (host, port) in self.servers.clone() {
                 let lost = self
@@ -274,7 +293,7 @@ impl SessionTask {
                         self.shared.set_reason(format!("{host}:{port}: {reason}"));
                         self.shared.set_state(SessionState::Disconnected);
                         if was_connected {
-                            pause = Duration::from_millis(50);
+                            pause = FIRST_PAUSE;
                             warn!(server = %format_args!("{host}:{port}"), reason, "lost the connection to ZooKeeper; connecting again");
                         } else {
                             debug!(server = %format_args!("{host}:{port}"), reason, "no connection to ZooKeeper");
@@ -285,7 +304,8 @@ impl SessionTask {
             if self.pause(pause).await {
                 return End::Closed;
             }
-            pause = (pause * 2).min(MAX_PAUSE);
+            // A server that comes back has to be found well before the session would expire on it.
+            pause = (pause * 2).min(MAX_PAUSE).min(self.timeout / 8);
         }
     }
 
@@ -350,14 +370,15 @@ impl SessionTask {
 
     /// What was sent without an answer goes first on the next connection.
     fn lose_requests(&mut self) {
-        if let Some((_, request)) = self.in_flight.front_mut() {
+        for (_, request) in &mut self.in_flight {
             request.losses += 1;
-            let is_hopeless = request.body.len() > SAFE_REQUEST_BYTES
-                && request.losses >= LOSSES_OF_LARGE_REQUEST;
-            if is_hopeless && let Some((_, request)) = self.in_flight.pop_front() {
-                let error = "larger than the `jute.maxbuffer` of the ZooKeeper servers";
-                answer(request.reply, Err(CoordinationError::Invalid(error)));
-            }
+        }
+        let oldest = self.in_flight.front();
+        if oldest.is_some_and(|(_, request)| request.is_hopeless())
+            && let Some((_, request)) = self.in_flight.pop_front()
+        {
+            let error = "larger than the `jute.maxbuffer` of the ZooKeeper servers";
+            answer(request.reply, Err(CoordinationError::Invalid(error)));
         }
         while let Some((_, request)) = self.in_flight.pop_back() {
             self.waiting.push_front(request);
@@ -511,10 +532,7 @@ impl SessionTask {
             while let Ok(job) = self.jobs.try_recv() {
                 self.take(job);
             }
-            while self.in_flight.len() < self.options.max_in_flight {
-                let Some(request) = self.waiting.pop_front() else {
-                    break;
-                };
+            while let Some(request) = self.next_to_send() {
                 self.last_xid = self.last_xid.wrapping_add(1).max(1);
                 connection.send_request(self.last_xid, request.code, &request.body);
                 self.in_flight.push_back((self.last_xid, request));
@@ -536,6 +554,24 @@ impl SessionTask {
                     connection.send_request(xid::PING, op_code::PING, &[]);
                 }
             }
+        }
+    }
+
+    /// The next request, if it may go out now.
+    fn next_to_send(&mut self) -> Option<Request> {
+        let may_join = match self.in_flight.back() {
+            None => true,
+            Some((_, last)) => {
+                let is_suspect = self.waiting.front().is_some_and(Request::is_suspect);
+                self.in_flight.len() < self.options.max_in_flight
+                    && !is_suspect
+                    && !last.is_suspect()
+            }
+        };
+        if may_join {
+            self.waiting.pop_front()
+        } else {
+            None
         }
     }
 

@@ -1,0 +1,8 @@
+//! The port to ZooKeeper and what stands on it, on a real ensemble and on the one in memory.
+
+mod conformance;
+mod connection;
+mod proxy;
+mod security;
+mod stores;
+mod subject;
