@@ -3,15 +3,30 @@
 use anyhow::Result;
 
 use crate::arguments::Arguments;
-use crate::run::{cargo, check};
+use crate::run::{cargo, check, target};
 
-/// The fuzz tests have this in their names; the environment sets how long each of them runs.
+/// The fuzz tests have this in their names; the environment tells them how long and from which seed.
 const FUZZ_TESTS: &str = "fuzz";
 
 pub(crate) fn fuzz(words: Vec<String>) -> Result<()> {
     let mut arguments = Arguments::new(words);
     let seconds = arguments.option::<u64>("--seconds")?.unwrap_or(30);
+    let seed = arguments.option::<u64>("--seed")?;
     arguments.finish()?;
-    let mut tests = cargo(&["test", "--release", "--locked", "--workspace", FUZZ_TESTS]);
-    check(tests.env("BARNABAS_FUZZ_SECONDS", seconds.to_string()))
+    // Optimised, but without the long link of a release, and so in a directory of its own.
+    let mut tests = cargo(&[
+        "test",
+        "--release",
+        "--config=profile.release.lto=false",
+        "--locked",
+    ]);
+    tests
+        .arg("--target-dir")
+        .arg(target().join("fuzz"))
+        .args(["--workspace", FUZZ_TESTS]);
+    tests.env("BARNABAS_FUZZ_SECONDS", seconds.to_string());
+    if let Some(seed) = seed {
+        tests.env("BARNABAS_FUZZ_SEED", seed.to_string());
+    }
+    check(&mut tests)
 }

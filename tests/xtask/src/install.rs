@@ -11,25 +11,47 @@ use crate::run::{cargo, check_quietly, command, on_path, output, root, test_tool
 
 /// The releases of the Java client that the tests run, and that share one program.
 const JAVA_CLIENTS: [&str; 3] = ["2.8.2", "3.9.1", "4.4.0"];
-const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
 
-/// A program, and Debian's package that has it.
-type Program = (&'static str, &'static str);
+/// A need, and Debian's package that meets it.
+type Need = (Presence, &'static str);
 
-const SERVERS: &[Program] = &[
-    ("java", "default-jre-headless"),
-    (ZOOKEEPER_JAR, "zookeeper"),
+#[derive(Clone, Copy)]
+enum Presence {
+    /// A program on the PATH.
+    Program(&'static str),
+    /// A file at a fixed place.
+    File(&'static str),
+    /// A module that Python can import.
+    PythonModule(&'static str),
+}
+
+impl Presence {
+    fn is_there(self) -> bool {
+        match self {
+            Presence::Program(name) => on_path(name),
+            Presence::File(path) => Path::new(path).exists(),
+            Presence::PythonModule(name) => {
+                output(&mut command("python3", &["-c", &format!("import {name}")])).is_some()
+            }
+        }
+    }
+}
+
+const SERVERS: &[Need] = &[
+    (Presence::Program("java"), "default-jre-headless"),
+    (Presence::File("/usr/share/java/zookeeper.jar"), "zookeeper"),
 ];
-const TEST_PROGRAMS: &[Program] = &[
-    ("javac", "default-jdk-headless"),
-    ("mvn", "maven"),
-    ("kcat", "kcat"),
-    ("python3", "python3-venv"),
-    ("node", "nodejs"),
-    ("npm", "npm"),
-    ("go", "golang-go"),
-    ("make", "make"),
-    ("g++", "g++"),
+const MAVEN: Need = (Presence::Program("mvn"), "maven");
+const TEST_PROGRAMS: &[Need] = &[
+    (Presence::Program("javac"), "default-jdk-headless"),
+    MAVEN,
+    (Presence::Program("kcat"), "kcat"),
+    (Presence::PythonModule("ensurepip"), "python3-venv"),
+    (Presence::Program("node"), "nodejs"),
+    (Presence::Program("npm"), "npm"),
+    (Presence::Program("go"), "golang-go"),
+    (Presence::Program("make"), "make"),
+    (Presence::Program("g++"), "g++"),
 ];
 
 /// What it takes to run ZooKeeper.
@@ -39,7 +61,7 @@ pub(crate) fn for_servers() -> Result<()> {
 
 /// What it takes to run Apache Kafka.
 pub(crate) fn for_kafka() -> Result<()> {
-    packages(&[SERVERS, &[("mvn", "maven")]].concat())?;
+    packages(&[SERVERS, &[MAVEN]].concat())?;
     kafka()
 }
 
@@ -73,16 +95,11 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
     Ok(directory.join("bin/cargo-deny"))
 }
 
-/// Installs the Debian packages of those programs that are missing.
-fn packages(programs: &[Program]) -> Result<()> {
-    let missing: Vec<&str> = programs
+/// Installs the Debian packages of those needs that are not met.
+fn packages(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs
         .iter()
-        .filter(|(program, _)| !Path::new(program).is_absolute() && !on_path(program))
-        .chain(
-            programs
-                .iter()
-                .filter(|(file, _)| file.starts_with('/') && !Path::new(file).exists()),
-        )
+        .filter(|(presence, _)| !presence.is_there())
         .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {

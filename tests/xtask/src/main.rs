@@ -35,6 +35,7 @@ cargo xtask <task>
              --quick                          a tenth of the load
   fuzz     run the fuzz targets
              --seconds N                      for each target (30)
+             --seed N                         the seed that a failure has printed
   install  what `test` installs, without running anything
 ";
 
