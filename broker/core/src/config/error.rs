@@ -91,7 +91,9 @@ impl fmt::Display for ConfigError {
             ConfigProblem::UnknownTopicKey => {
                 f.write_str("no topic setting has this name; see the list of topic settings")
             }
-            ConfigProblem::Rule { message, remedy } => write!(f, "{message}; {remedy}"),
+            ConfigProblem::Rule { message, remedy } => {
+                write!(f, "{}; {remedy}", message.trim_end_matches('.'))
+            }
         }
     }
 }

@@ -21,3 +21,6 @@ pub use error::{ConfigError, ConfigProblem};
 pub use setting::{Check, Dynamic, Kind, Setting, Support, split_list};
 pub use topic::{CleanupPolicy, TargetCompression, TimestampKind, TopicConfig};
 pub use values::Password;
+
+#[cfg(test)]
+mod tests;
