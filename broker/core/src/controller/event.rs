@@ -49,7 +49,7 @@ pub enum Event {
     },
     /// The broker's settings changed.
     SettingsChanged(Settings),
-    /// The broker stops: give up leadership.
+    /// The broker stops: everything that waited is void, and this broker is no longer controller.
     Stopped,
 }
 

@@ -159,7 +159,7 @@ impl Controller {
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         self.now_ms = now.wall_clock_ms;
         match event {
-            Event::SessionExpired => self.session_expired(),
+            Event::SessionExpired | Event::Stopped => self.session_expired(),
             Event::ReadCompleted(result) => self.complete(Completion::Read(result)),
             Event::WriteCompleted(result) => self.complete(Completion::Write(result)),
             // A watch that fires twice before it is looked at says nothing new.
@@ -298,12 +298,11 @@ impl Controller {
             Event::Requested { ticket, request } => self.requested(ticket, request),
             Event::UncleanElectionEnabled { topic } => self.unclean_election_enabled(topic),
             Event::SettingsChanged(settings) => self.settings = settings,
-            Event::Stopped => {
-                self.active_controller = None;
-                self.resign();
-            }
             // Handled on arrival.
-            Event::SessionExpired | Event::ReadCompleted(_) | Event::WriteCompleted(_) => {}
+            Event::SessionExpired
+            | Event::Stopped
+            | Event::ReadCompleted(_)
+            | Event::WriteCompleted(_) => {}
         }
     }
 

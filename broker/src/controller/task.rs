@@ -1,0 +1,307 @@
+//! The task that owns the machine: events in, effects out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use barnabas_core::control::LiveBroker;
+use barnabas_core::controller::{Answer, Controller, Effect, Event, Notice, Ticket, Timer, Totals};
+use barnabas_core::ids::{BrokerEpoch, BrokerId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::channel::Channel;
+use super::{Command, ControllerOptions, ControllerStatus, operations, settings};
+use crate::clock;
+use crate::zookeeper::coordination::SessionHold;
+use crate::zookeeper::{
+    Coordination, CoordinationEvent, FormerOwner, RegistrationError, SessionState,
+};
+
+/// Answers of brokers that wait for the machine, at most; beyond that their queues wait.
+const QUEUED_ANSWERS: usize = 1024;
+
+/// How long a registration that somebody else holds is waited for in one go.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(60);
+
+type Registering = BoxFuture<'static, Result<BrokerEpoch, RegistrationError>>;
+
+/// What the loop wakes up for.
+enum Input {
+    Event(Event),
+    SessionExpired(SessionHold),
+    SessionEstablished,
+    Registered(Result<BrokerEpoch, RegistrationError>),
+    Command(Command),
+    /// ZooKeeper's client or all handles are gone.
+    End,
+}
+
+pub(super) struct ControllerTask {
+    options: ControllerOptions,
+    machine: Controller,
+    coordination: Arc<dyn Coordination>,
+    node_events: mpsc::UnboundedReceiver<CoordinationEvent>,
+    commands: mpsc::Receiver<Command>,
+    answers_in: mpsc::Sender<Event>,
+    answers: mpsc::Receiver<Event>,
+    /// The one read or write that is under way.
+    pending: Option<BoxFuture<'static, Event>>,
+    registering: Option<Registering>,
+    timer: Option<(Timer, Instant)>,
+    channels: BTreeMap<BrokerId, Channel>,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
+    last_ticket: u64,
+    status: watch::Sender<ControllerStatus>,
+}
+
+impl ControllerTask {
+    /// Subscribes to ZooKeeper before anything is read.
+    pub(super) fn new(
+        options: ControllerOptions,
+        commands: mpsc::Receiver<Command>,
+        status: watch::Sender<ControllerStatus>,
+    ) -> Self {
+        let coordination = options.zookeeper.coordination().clone();
+        let (answers_in, answers) = mpsc::channel(QUEUED_ANSWERS);
+        let settings = settings(options.registration.id, &options.config.broker());
+        let random = StdRng::from_rng(&mut rand::rng());
+        Self {
+            machine: Controller::new(settings, Box::new(random)),
+            node_events: coordination.subscribe(),
+            coordination,
+            commands,
+            answers_in,
+            answers,
+            pending: None,
+            registering: None,
+            timer: None,
+            channels: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            last_ticket: 0,
+            status,
+            options,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        self.step(Event::Started);
+        loop {
+            match self.next_input().await {
+                Input::Event(event) => self.step(event),
+                Input::SessionExpired(hold) => {
+                    // In this order: what waits is void, then the next session may begin.
+                    self.pending = None;
+                    self.registering = None;
+                    self.step(Event::SessionExpired);
+                    drop(hold);
+                }
+                Input::SessionEstablished => self.register(),
+                Input::Registered(Ok(epoch)) => {
+                    self.options.broker_epoch.store(epoch, Ordering::Release);
+                    self.step(Event::SessionEstablished);
+                }
+                Input::Registered(Err(error)) => {
+                    tracing::error!(%error, "this broker could not register again in ZooKeeper");
+                    let state = *self.coordination.session_state().borrow();
+                    if state == SessionState::Connected {
+                        self.register();
+                    }
+                }
+                Input::Command(Command::Request { request, reply }) => {
+                    self.last_ticket += 1;
+                    let ticket = Ticket(self.last_ticket);
+                    self.waiting.insert(ticket, reply);
+                    self.step(Event::Requested { ticket, request });
+                }
+                Input::Command(Command::Tell(event)) => self.step(event),
+                Input::Command(Command::Resign) | Input::End => break,
+            }
+        }
+        // What is under way is not waited for: whoever stops has finished with the cluster.
+        self.pending = None;
+        self.step(Event::Stopped);
+    }
+
+    /// Waits for the next thing to react to. Cancel safe: receivers give nothing away unless they are chosen, and
+    /// futures stay where they are until they are done.
+    async fn next_input(&mut self) -> Input {
+        let deadline = self.timer.map(|(_, at)| at);
+        let timer = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The session first: all else means nothing without it. Then answers, so that the machine gets on.
+            biased;
+            event = self.node_events.recv() => match event {
+                Some(CoordinationEvent::Node { path, event }) => {
+                    let change = operations::node_change(event);
+                    Input::Event(Event::NodeChanged { path, change })
+                }
+                Some(CoordinationEvent::SessionExpired(hold)) => Input::SessionExpired(hold),
+                Some(CoordinationEvent::SessionEstablished) => Input::SessionEstablished,
+                None => Input::End,
+            },
+            event = completed(&mut self.pending) => Input::Event(event),
+            result = completed(&mut self.registering) => Input::Registered(result),
+            // Neither channel ends while this task lives.
+            Some(event) = self.answers.recv() => Input::Event(event),
+            () = timer => match self.timer.take() {
+                Some((timer, _)) => Input::Event(Event::TimerFired(timer)),
+                None => Input::End,
+            },
+            command = self.commands.recv() => match command {
+                Some(command) => Input::Command(command),
+                None => Input::End,
+            },
+        }
+    }
+
+    fn register(&mut self) {
+        let zookeeper = self.options.zookeeper.clone();
+        let mut registration = self.options.registration.clone();
+        registration.timestamp_ms = clock::wall_clock_ms();
+        let registering = async move {
+            let former = FormerOwner::MayBeAlive;
+            zookeeper
+                .register_broker(&registration, former, REGISTRATION_PATIENCE)
+                .await
+        };
+        self.registering = Some(registering.boxed());
+    }
+
+    fn step(&mut self, event: Event) {
+        let effects = self.machine.step(event, clock::now());
+        for effect in effects {
+            self.carry_out(effect);
+        }
+        if self.machine.is_idle() {
+            self.publish_status();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Read(reads) => {
+                self.pending = Some(operations::read(&self.coordination, reads));
+            }
+            Effect::WriteFenced {
+                epoch_version,
+                writes,
+            } => {
+                let pending = operations::write_fenced(&self.coordination, epoch_version, writes);
+                self.pending = Some(pending);
+            }
+            Effect::Write(writes) => {
+                self.pending = Some(operations::write(&self.coordination, writes));
+            }
+            Effect::WriteTogether(writes) => {
+                self.pending = Some(operations::write_together(&self.coordination, writes));
+            }
+            Effect::OpenChannel {
+                broker,
+                broker_epoch,
+            } => self.open_channel(&broker, broker_epoch),
+            Effect::MoveChannel { broker } => {
+                // The local broker is where it was; a remote one is reached at its new address.
+                if broker.id != self.options.registration.id {
+                    self.open_channel(&broker, -1);
+                }
+            }
+            Effect::CloseChannel { broker } => {
+                self.channels.remove(&broker);
+            }
+            Effect::Send { to, request } => {
+                // There is none to a broker that is gone, nor may there be one.
+                if let Some(channel) = self.channels.get(&to) {
+                    channel.send(request);
+                }
+            }
+            Effect::StartTimer { timer, after } => {
+                self.timer = Some((timer, Instant::now() + after));
+            }
+            Effect::StopTimers => self.timer = None,
+            Effect::Answer { ticket, answer } => {
+                if let Some(reply) = self.waiting.remove(&ticket) {
+                    // Who asked may have given up.
+                    let _ = reply.send(answer);
+                }
+            }
+            Effect::Report(notice) => report(&notice),
+        }
+    }
+
+    fn open_channel(&mut self, broker: &LiveBroker, broker_epoch: BrokerEpoch) {
+        let target = if broker.id == self.options.registration.id {
+            self.options.target.clone()
+        } else if let Some(remote) = &self.options.remote {
+            remote.connect(broker, broker_epoch)
+        } else {
+            tracing::warn!(broker = %broker.id, "other brokers cannot be reached yet");
+            return;
+        };
+        let channel = Channel::open(broker.id, target, self.answers_in.clone());
+        self.channels.insert(broker.id, channel);
+    }
+
+    fn publish_status(&self) {
+        let is_active = self.machine.is_active();
+        let status = ControllerStatus {
+            is_active,
+            active_controller: self.machine.active_controller(),
+            epoch: self.machine.epoch(),
+            queued_events: self.machine.queue_length(),
+            totals: if is_active {
+                self.machine.totals()
+            } else {
+                Totals::default()
+            },
+        };
+        self.status.send_if_modified(|current| {
+            let is_new = *current != status;
+            *current = status;
+            is_new
+        });
+    }
+}
+
+/// Waits for the future, if there is one, and takes it away when it is done.
+async fn completed<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
+    let Some(future) = slot else {
+        return std::future::pending().await;
+    };
+    let output = future.await;
+    *slot = None;
+    output
+}
+
+fn report(notice: &Notice) {
+    match notice {
+        Notice::LeaderElected { .. } => tracing::debug!("{notice}"),
+        Notice::Elected { .. }
+        | Notice::Resigned { .. }
+        | Notice::ControllerIs(_)
+        | Notice::BrokersChanged { .. }
+        | Notice::NewPartitions(_)
+        | Notice::TopicsQueuedForDeletion(_)
+        | Notice::TopicDeleted(_)
+        | Notice::DeletionHalted { .. }
+        | Notice::ControlledShutdownBegan { .. } => tracing::info!("{notice}"),
+        Notice::ControllerMoved
+        | Notice::EventFailed { .. }
+        | Notice::BrokerIgnored { .. }
+        | Notice::PartitionNotMoved { .. }
+        | Notice::ReplicaNotMoved { .. }
+        | Notice::Malformed { .. }
+        | Notice::BrokerRefused { .. }
+        | Notice::ReplicasOffline { .. } => tracing::warn!("{notice}"),
+    }
+}

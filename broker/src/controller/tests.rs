@@ -1,0 +1,187 @@
+//! The task on a ZooKeeper in memory, with a broker that notes what it is told.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use barnabas_core::control::{Endpoint, SecurityProtocol, UpdateMetadata};
+use barnabas_core::ids::TopicId;
+use barnabas_core::znodes::{PartitionAssignment, TopicAssignment};
+use futures::FutureExt;
+
+use super::*;
+use crate::metadata_cache::MetadataCache;
+use crate::zookeeper::FormerOwner;
+use crate::zookeeper::memory::{MemoryEnsemble, MemoryZooKeeper};
+
+/// Obeys at once.
+struct Obedient {
+    metadata: Arc<MetadataCache>,
+    told: Mutex<Vec<String>>,
+}
+
+impl ControlTarget for Obedient {
+    fn deliver(&self, request: ControlRequest) -> BoxFuture<'_, ControlOutcome> {
+        let (kind, partitions) = match &request {
+            ControlRequest::LeaderAndIsr(request) => {
+                let partitions = request.partitions.iter();
+                let partitions = partitions.map(|of| of.topic_partition.clone());
+                ("LeaderAndIsr", partitions.collect())
+            }
+            ControlRequest::UpdateMetadata(request @ UpdateMetadata { .. }) => {
+                self.metadata.update(request);
+                ("UpdateMetadata", Vec::new())
+            }
+            ControlRequest::StopReplica(request) => {
+                let partitions = request.partitions.iter();
+                let partitions = partitions.map(|of| of.topic_partition.clone());
+                ("StopReplica", partitions.collect())
+            }
+        };
+        let mut told = self.told.lock().unwrap();
+        told.push(format!("{kind} {}", partitions.len()));
+        let outcome = ControlOutcome {
+            result: Ok(()),
+            partitions: partitions.into_iter().map(|of| (of, Ok(()))).collect(),
+        };
+        async move { outcome }.boxed()
+    }
+}
+
+struct Rig {
+    client: Arc<MemoryZooKeeper>,
+    zookeeper: Arc<ZooKeeper>,
+    metadata: Arc<MetadataCache>,
+    target: Arc<Obedient>,
+    controller: Arc<ControllerHandle>,
+}
+
+impl Rig {
+    async fn create(&self, topic: &TopicAssignment) {
+        let mut status = self.controller.status();
+        status.wait_for(|status| status.is_active).await.unwrap();
+        let created = self.zookeeper.create_topic("t", topic, BTreeMap::new());
+        created.await.unwrap();
+    }
+}
+
+async fn rig() -> Rig {
+    let client = MemoryEnsemble::new().connect();
+    let zookeeper = ZooKeeper::over(client.clone());
+    zookeeper.create_base_paths().await.unwrap();
+    let registration = BrokerRegistration {
+        id: BrokerId(20),
+        endpoints: vec![Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            security_protocol: SecurityProtocol::Plaintext,
+            host: "localhost".to_owned(),
+            port: 9092,
+        }],
+        rack: None,
+        jmx_port: -1,
+        timestamp_ms: 0,
+        features: BTreeMap::new(),
+    };
+    let epoch = zookeeper
+        .register_broker(&registration, FormerOwner::MayBeAlive, Duration::ZERO)
+        .await
+        .unwrap();
+    let given = [("zookeeper.connect".to_owned(), "localhost:2181".to_owned())];
+    let config = BrokerConfig::parse(&given.into()).unwrap();
+    let metadata = MetadataCache::new();
+    let target = Arc::new(Obedient {
+        metadata: metadata.clone(),
+        told: Mutex::default(),
+    });
+    let controller = ControllerHandle::start(ControllerOptions {
+        zookeeper: zookeeper.clone(),
+        config: Arc::new(LiveConfig::new(config, BrokerId(20)).unwrap()),
+        registration,
+        broker_epoch: Arc::new(AtomicI64::new(epoch)),
+        target: target.clone(),
+        remote: None,
+    });
+    Rig {
+        client,
+        zookeeper,
+        metadata,
+        target,
+        controller,
+    }
+}
+
+fn topic(partitions: i32) -> TopicAssignment {
+    let replicas = || PartitionAssignment::new(vec![BrokerId(20)]);
+    TopicAssignment {
+        topic_id: Some(TopicId::random(&mut rand::rng())),
+        partitions: (0..partitions).map(|number| (number, replicas())).collect(),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_topic_comes_and_goes() {
+    let rig = rig().await;
+    rig.create(&topic(3)).await;
+    let has_topic = |wanted: usize| {
+        rig.metadata.wait_for(PATIENCE, move |image| {
+            let found = image.topic("t").map_or(0, |topic| topic.partitions.len());
+            found == wanted
+        })
+    };
+    assert!(has_topic(3).await);
+    rig.zookeeper.mark_for_deletion("t").await.unwrap();
+    assert!(has_topic(0).await);
+    let mut status = rig.controller.status();
+    let gone = status.wait_for(|status| status.totals.topics == 0 && status.epoch == 1);
+    gone.await.unwrap();
+    assert_eq!(rig.zookeeper.topics().await.unwrap(), Vec::<String>::new());
+    let marked = rig.zookeeper.topics_marked_for_deletion().await;
+    assert_eq!(marked.unwrap(), Vec::<String>::new());
+    rig.controller.resign().await;
+    assert!(!rig.controller.is_active());
+}
+
+#[tokio::test]
+async fn ten_thousand_partitions_are_a_few_requests() {
+    let rig = rig().await;
+    rig.create(&topic(10_000)).await;
+    let all = rig.metadata.wait_for(PATIENCE, |image| {
+        image
+            .topic("t")
+            .is_some_and(|topic| topic.partitions.len() == 10_000)
+    });
+    assert!(all.await);
+    let told = rig.target.told.lock().unwrap().clone();
+    let leader_and_isr = told.iter().filter(|told| told.starts_with("LeaderAndIsr"));
+    assert_eq!(leader_and_isr.collect::<Vec<_>>(), ["LeaderAndIsr 10000"]);
+}
+
+#[tokio::test]
+async fn a_new_session_means_a_new_epoch() {
+    let rig = rig().await;
+    let mut status = rig.controller.status();
+    status.wait_for(|status| status.epoch == 1).await.unwrap();
+    let first = rig.controller.broker_epoch();
+    rig.client.expire().await;
+    status.wait_for(|status| status.epoch == 2).await.unwrap();
+    assert!(rig.controller.broker_epoch() > first);
+    let ids = rig
+        .controller
+        .allocate_producer_ids(BrokerId(20), rig.controller.broker_epoch());
+    assert_eq!(ids.await, Ok(0..=999));
+    let stale = rig.controller.allocate_producer_ids(BrokerId(20), first);
+    let expected = Err(AllocateProducerIdsError::StaleBrokerEpoch);
+    assert_eq!(stale.await, expected);
+}
+
+#[tokio::test]
+async fn who_is_not_controller_says_so() {
+    let rig = rig().await;
+    let mut status = rig.controller.status();
+    status.wait_for(|status| status.is_active).await.unwrap();
+    rig.controller.resign().await;
+    let ids = rig.controller.allocate_producer_ids(BrokerId(20), -1);
+    let expected = Err(AllocateProducerIdsError::NotController);
+    assert_eq!(ids.await, expected);
+}
