@@ -7,6 +7,7 @@ use std::sync::Arc;
 use barnabas_core::ids::BrokerId;
 
 use crate::config::LiveConfig;
+use crate::log::LogManager;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
 use crate::replica::ReplicaManager;
@@ -22,6 +23,7 @@ pub struct Broker {
     pub metadata: Arc<MetadataCache>,
     pub metrics: Arc<Metrics>,
     pub zookeeper: Arc<ZooKeeper>,
+    pub logs: Arc<LogManager>,
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: Arc<FetchSessions>,
 }

@@ -10,6 +10,7 @@ pub use kafka_protocol::ResponseError;
 pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
 pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
 pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
+use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
 use super::produce::ProduceError;
 use crate::log::{AppendError, LogError};
@@ -150,6 +151,16 @@ impl ToErrorCode for DeleteRecordsError {
             Self::Partition(error) => error.to_response_error(),
             Self::InternalTopic => ResponseError::InvalidTopicException,
             Self::Policy => ResponseError::PolicyViolation,
+        }
+    }
+}
+
+impl ToErrorCode for MoveError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Partition(error) => error.to_response_error(),
+            Self::ReplicaNotAvailable => ResponseError::ReplicaNotAvailable,
+            Self::Log(error) => error.to_response_error(),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod fetch;
 pub mod fetch_encoder;
 pub mod groups;
 pub mod leaders;
+pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
@@ -183,6 +184,8 @@ api_table! {
     DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,
     AlterConfigs(AlterConfigsRequest) 0..=2 => alter_configs::alter_configs,
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => alter_configs::incremental_alter_configs,
+    AlterReplicaLogDirs(AlterReplicaLogDirsRequest) 0..=2 => log_dirs::alter_replica_log_dirs,
+    DescribeLogDirs(DescribeLogDirsRequest) 0..=4 => log_dirs::describe_log_dirs,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
 }

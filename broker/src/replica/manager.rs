@@ -14,9 +14,7 @@ use barnabas_core::control::{
     ControlError, ControlHeader, ControlOutcome, ControlRequest, EPOCH_DURING_DELETE, LeaderAndIsr,
     LeaderAndIsrPartition, StopReplica, StopReplicaPartition, UpdateMetadata,
 };
-use barnabas_core::ids::{
-    BrokerEpoch, BrokerId, ControllerEpoch, Offset, TopicId, TopicName, TopicPartition,
-};
+use barnabas_core::ids::{BrokerEpoch, BrokerId, ControllerEpoch, TopicName, TopicPartition};
 use barnabas_core::partition::{PartitionError, Verdict};
 use barnabas_core::time::Now;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -26,41 +24,16 @@ use super::partition::{Neighbourhood, Partition};
 use super::topic_configs::TopicConfigs;
 use crate::clock;
 use crate::controller::ControlTarget;
-use crate::log::{LogError, PartitionLog};
+use crate::log::{LogError, LogManager, PartitionLog};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
-
-/// The logs of this broker, in all its log directories.
-pub trait Logs: Send + Sync {
-    fn log(&self, topic_partition: &TopicPartition) -> Option<Arc<PartitionLog>>;
-
-    /// The log of a partition; if there is none yet, an empty one in a directory of the manager's
-    /// choice. `is_new`: the replica has not existed before, not even in a directory that is offline.
-    fn create_log(
-        &self,
-        topic_partition: &TopicPartition,
-        is_new: bool,
-        topic_id: Option<TopicId>,
-        config: Arc<TopicConfig>,
-    ) -> Result<Arc<PartitionLog>, LogError>;
-
-    /// Makes the log disappear at once, and its files some time later.
-    fn delete_log(&self, topic_partition: &TopicPartition);
-
-    /// The high watermark that was written last before the start.
-    fn high_watermark_checkpoint(&self, topic_partition: &TopicPartition) -> Option<Offset>;
-
-    fn checkpoint_high_watermarks(&self, high_watermarks: Vec<(TopicPartition, Offset)>);
-
-    fn set_topic_config(&self, topic: &str, config: &Arc<TopicConfig>);
-}
 
 /// What a [`ReplicaManager`] is made of.
 pub struct ReplicaManagerOptions {
     pub broker_id: BrokerId,
     /// `replica.lag.time.max.ms`.
     pub replica_lag_max: Duration,
-    pub logs: Arc<dyn Logs>,
+    pub logs: Arc<LogManager>,
     pub metadata: Arc<MetadataCache>,
     pub topic_configs: Arc<dyn TopicConfigs>,
     pub metrics: Arc<Metrics>,
@@ -79,7 +52,7 @@ pub struct ReplicaCounts {
 /// All replicas of this broker.
 pub struct ReplicaManager {
     neighbourhood: Arc<Neighbourhood>,
-    logs: Arc<dyn Logs>,
+    logs: Arc<LogManager>,
     topic_configs: Arc<dyn TopicConfigs>,
     metrics: Arc<Metrics>,
     hosted: ArcSwap<Hosted>,
@@ -382,7 +355,9 @@ impl ReplicaManager {
         }
         if request.delete && self.logs.log(topic_partition).is_some() {
             tracing::info!(partition = %topic_partition, "replica is deleted");
-            self.logs.delete_log(topic_partition);
+            self.logs
+                .delete_log_async(topic_partition)
+                .map_err(|error| control_error(&error))?;
         }
         Ok(())
     }
@@ -402,21 +377,32 @@ impl ReplicaManager {
         for partition in self.hosted.load().topic(topic) {
             partition.set_config(Arc::clone(config));
         }
-        self.logs.set_topic_config(topic, config);
+        self.logs.update_topic_config(topic, config);
     }
 
-    /// A log directory failed: its replicas are offline from now on.
-    pub fn directory_failed(&self, lost: &[TopicPartition]) {
+    /// Some log directory failed: the replicas whose logs it held are offline from now on. Returns
+    /// them.
+    pub fn directories_failed(&self) -> Vec<TopicPartition> {
         let _control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut hosted = Hosted::clone(&self.hosted.load());
-        for topic_partition in lost {
-            let replica = hosted.get(&topic_partition.topic, topic_partition.partition);
-            if let Some(Replica::Online(partition)) = replica {
+        let current = self.hosted.load();
+        let lost: Vec<TopicPartition> = current
+            .online()
+            .filter(|partition| partition.has_failed())
+            .map(|partition| partition.topic_partition.clone())
+            .collect();
+        if lost.is_empty() {
+            return lost;
+        }
+        let mut hosted = Hosted::clone(&current);
+        for topic_partition in &lost {
+            if let Ok(partition) = self.partition(&topic_partition.topic, topic_partition.partition)
+            {
                 partition.close(PartitionError::StorageError);
-                hosted.insert(topic_partition, Replica::Offline);
             }
+            hosted.insert(topic_partition, Replica::Offline);
         }
         self.hosted.store(Arc::new(hosted));
+        lost
     }
 
     /// Writes all high watermarks to the checkpoint files of their directories, once the controller
@@ -425,15 +411,12 @@ impl ReplicaManager {
     pub fn checkpoint_high_watermarks(&self) {
         if self.has_roles.load(Ordering::Acquire) {
             let hosted = self.hosted.load();
-            let high_watermarks = hosted
-                .online()
-                .map(|partition| {
-                    (
-                        partition.topic_partition.clone(),
-                        partition.high_watermark(),
-                    )
-                })
-                .collect();
+            let high_watermarks = hosted.online().map(|partition| {
+                (
+                    partition.topic_partition.clone(),
+                    partition.high_watermark(),
+                )
+            });
             self.logs.checkpoint_high_watermarks(high_watermarks);
         }
     }

@@ -19,6 +19,6 @@ pub mod topic_configs;
 pub mod waiters;
 
 pub use barnabas_core::partition::PartitionError;
-pub use manager::{Logs, ReplicaManager, ReplicaManagerOptions};
+pub use manager::{ReplicaManager, ReplicaManagerOptions};
 pub use partition::Partition;
 pub use topic_configs::{TopicConfigs, ZooKeeperTopicConfigs};

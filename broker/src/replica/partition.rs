@@ -320,10 +320,10 @@ impl Partition {
         self.waiters.wake_all();
     }
 
-    /// Another copy of the log took its place (it moved to another directory).
-    pub fn replace_log(&self, log: Arc<PartitionLog>) {
-        let state = self.lock();
-        self.publish(&state, Some(log));
+    /// Whether the log's directory is offline.
+    pub fn has_failed(&self) -> bool {
+        let view = self.view();
+        view.log.as_ref().is_some_and(|log| log.failure().is_some())
     }
 
     fn publish(&self, state: &PartitionState, log: Option<Arc<PartitionLog>>) {
