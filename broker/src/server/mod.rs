@@ -4,7 +4,7 @@
 //! change listener, and only then requests. Stop: the reverse, leaders handed over first.
 
 mod identity;
-mod logs;
+mod replica_keeper;
 
 use std::future::Future;
 use std::io;
@@ -20,7 +20,11 @@ use tokio::task::JoinHandle;
 
 use crate::admin_http::{AdminError, AdminServer};
 use crate::api::Broker;
+use crate::clock;
 use crate::config::LiveConfig;
+use crate::files::Files;
+use crate::files::disk::Disk;
+use crate::log::{LogDirsError, LogDirsOptions, LogManager, MetaProperties};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
 use crate::net::{ListenError, Listener, ListenerOptions, Network, NetworkOptions};
@@ -31,6 +35,8 @@ use crate::zookeeper::{
     ClusterIdError, ConfigListener, ConfigReadError, ConnectError, CoordinationError, FormerOwner,
     RegistrationError, ZooKeeper,
 };
+
+use replica_keeper::ReplicaKeeper;
 
 /// The version that `--version` and the banner show.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -51,6 +57,8 @@ pub enum StartError {
     BrokerId(CoordinationError),
     #[error(transparent)]
     DynamicConfig(#[from] ConfigReadError),
+    #[error(transparent)]
+    LogDirs(#[from] LogDirsError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -121,6 +129,7 @@ pub struct Running {
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<AdminServer>,
     config_listener: JoinHandle<()>,
+    keeper: ReplicaKeeper,
 }
 
 impl Server {
@@ -131,12 +140,17 @@ impl Server {
         }
         let zookeeper = ZooKeeper::connect(&ZooKeeperOptions::from_config(&config)?).await?;
         let cluster_id = zookeeper.cluster_id().await?;
-        let broker_id = match config.broker_id {
-            -1 => zookeeper
+        let files: Arc<dyn Files> = Arc::new(Disk);
+        let log_dirs_options = LogDirsOptions::from_config(&config);
+        let properties = MetaProperties::read(&*files, &log_dirs_options.log_dirs)?;
+        properties.check_cluster(&cluster_id)?;
+        let configured = (config.broker_id >= 0).then_some(BrokerId(config.broker_id));
+        let broker_id = match properties.broker_id(configured)? {
+            Some(known) => known,
+            None => zookeeper
                 .generate_broker_id(config.reserved_broker_max_id)
                 .await
                 .map_err(StartError::BrokerId)?,
-            given => BrokerId(given),
         };
         let live = Arc::new(LiveConfig::new(config, broker_id)?);
         let mut config_listener = ConfigListener::new(zookeeper.clone(), {
@@ -145,6 +159,15 @@ impl Server {
         });
         config_listener.load().await?;
         let config = live.broker();
+
+        let logs = LogManager::open(log_dirs_options, files.clone(), {
+            let live = live.clone();
+            move |topic| live.topic(topic)
+        })?;
+        let now_ms = clock::wall_clock_ms();
+        for error in properties.write(&*files, broker_id, &cluster_id, now_ms) {
+            tracing::error!(%error, "meta.properties was not written");
+        }
 
         let mut listeners = Vec::new();
         for options in ListenerOptions::from_config(&config) {
@@ -159,7 +182,7 @@ impl Server {
         let replicas = ReplicaManager::new(ReplicaManagerOptions {
             broker_id,
             replica_lag_max: Duration::from_millis(config.replica_lag_time_max_ms.max(0) as u64),
-            logs: Arc::new(logs::NoLogs),
+            logs: logs.clone(),
             metadata: metadata.clone(),
             topic_configs: Arc::new(ZooKeeperTopicConfigs {
                 config: live.clone(),
@@ -175,16 +198,20 @@ impl Server {
             metadata,
             metrics,
             zookeeper: zookeeper.clone(),
-            replicas,
+            logs: logs.clone(),
+            replicas: replicas.clone(),
             fetch_sessions: Arc::new(FetchSessions::new(session_slots.max(0) as usize)),
         });
         let network = Network::new(NetworkOptions::from_config(&config));
         let registration = identity::registration(&config, broker_id, &addresses);
         zookeeper.check_endpoints(&registration).await?;
         let patience = Duration::from_millis(config.zookeeper_session_timeout_ms.max(0) as u64);
-        zookeeper
+        let broker_epoch = zookeeper
             .register_broker(&registration, FormerOwner::MayBeAlive, patience)
             .await?;
+        replicas.set_broker_epoch(broker_epoch);
+        logs.start();
+        let keeper = ReplicaKeeper::start(&replicas, &logs, &live, &zookeeper, broker_id);
         let admin = AdminServer::start(broker.clone(), zookeeper.clone()).await?;
         for listener in listeners {
             network.serve(listener, broker.clone());
@@ -200,6 +227,7 @@ impl Server {
             addresses,
             admin,
             config_listener: tokio::spawn(config_listener.run()),
+            keeper,
         };
         running.announce(&config);
         Ok(running)
@@ -230,6 +258,9 @@ impl Running {
         }
         self.network.shutdown(DRAIN_GRACE).await;
         self.config_listener.abort();
+        self.keeper.stop();
+        self.broker.replicas.checkpoint_high_watermarks();
+        self.broker.logs.shutdown();
         self.zookeeper.close().await;
         if let Some(admin) = self.admin {
             admin.stop().await;
