@@ -10,4 +10,5 @@ mod exchange;
 mod kcat;
 mod kill_loop;
 mod tools;
+mod znode_dumps;
 mod zookeeper;
