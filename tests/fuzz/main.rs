@@ -8,4 +8,5 @@
 
 mod allocations;
 mod mutation;
+mod record_batches;
 mod request_frames;
