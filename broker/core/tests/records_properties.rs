@@ -1,6 +1,11 @@
 //! What is written reads back, whatever it is and in whichever codec; and what a leader stores is what
 //! the producer meant.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails where it stands"
+)]
+
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::TopicPartition;
 use barnabas_core::records::codec::{self, Codec};

@@ -22,16 +22,27 @@ impl From<VarintError> for super::RecordError {
 pub(super) const VARLONG_SIZE_MAX: usize = 10;
 
 /// Reads a 32-bit varint at `position` and moves it on. Bits beyond the 32nd are dropped.
+///
+/// One and two bytes are read in line: most deltas and sizes have no more.
 #[inline]
 pub(super) fn read_varint(bytes: &[u8], position: &mut usize) -> Result<i32, VarintError> {
-    match bytes.get(*position) {
-        Some(&first) if first < 0x80 => {
+    match bytes.get(*position..) {
+        Some([first, ..]) if *first < 0x80 => {
             *position += 1;
-            Ok(un_zig_zag(u32::from(first)))
+            Ok(un_zig_zag(u32::from(*first)))
+        }
+        Some([first, second, ..]) if *second < 0x80 => {
+            *position += 2;
+            Ok(un_zig_zag(two_bytes(*first, *second)))
         }
         Some(_) => read_long_form(bytes, position),
         None => Err(VarintError::End),
     }
+}
+
+#[inline]
+fn two_bytes(first: u8, second: u8) -> u32 {
+    u32::from(first & 0x7f) | u32::from(second) << 7
 }
 
 fn read_long_form(bytes: &[u8], position: &mut usize) -> Result<i32, VarintError> {
@@ -50,10 +61,14 @@ fn read_long_form(bytes: &[u8], position: &mut usize) -> Result<i32, VarintError
 /// Reads a 64-bit varint at `position` and moves it on.
 #[inline]
 pub(super) fn read_varlong(bytes: &[u8], position: &mut usize) -> Result<i64, VarintError> {
-    match bytes.get(*position) {
-        Some(&first) if first < 0x80 => {
+    match bytes.get(*position..) {
+        Some([first, ..]) if *first < 0x80 => {
             *position += 1;
-            Ok(i64::from(un_zig_zag(u32::from(first))))
+            Ok(i64::from(un_zig_zag(u32::from(*first))))
+        }
+        Some([first, second, ..]) if *second < 0x80 => {
+            *position += 2;
+            Ok(i64::from(un_zig_zag(two_bytes(*first, *second))))
         }
         Some(_) => read_long_form_64(bytes, position),
         None => Err(VarintError::End),

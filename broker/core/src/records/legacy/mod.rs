@@ -8,7 +8,7 @@ mod down;
 use bytes::{Buf, Bytes};
 
 use super::batch::{
-    LOG_OVERHEAD, NO_SEQUENCE, NO_TIMESTAMP, SIZE_FIELD_MIN, field, i32_at, i64_at,
+    LOG_OVERHEAD, NO_SEQUENCE, NO_TIMESTAMP, SIZE_FIELD_MIN, field, i32_at, i64_at, put,
 };
 use super::codec::{self, Codec};
 use super::record::{Headers, Record};
@@ -178,37 +178,40 @@ fn inner_records(
     Ok(records)
 }
 
-/// Appends one message.
-fn write_message(
-    out: &mut Vec<u8>,
+/// A message as it is written; size and CRC follow from it.
+struct Message<'a> {
     offset: Offset,
     magic: i8,
     attributes: Attributes,
     timestamp: i64,
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-) {
-    let start = out.len();
-    out.extend_from_slice(&offset.to_be_bytes());
-    out.extend_from_slice(&[0; 8]); // size and CRC
-    out.push(magic as u8);
-    out.push(attributes.0 as u8);
-    if magic > 0 {
-        out.extend_from_slice(&timestamp.to_be_bytes());
-    }
-    for part in [key, value] {
-        match part {
-            Some(part) => {
-                out.extend_from_slice(&(part.len() as i32).to_be_bytes());
-                out.extend_from_slice(part);
-            }
-            None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+}
+
+impl Message<'_> {
+    fn append_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.offset.to_be_bytes());
+        out.extend_from_slice(&[0; 8]); // size and CRC
+        out.push(self.magic as u8);
+        out.push(self.attributes.0 as u8);
+        if self.magic > 0 {
+            out.extend_from_slice(&self.timestamp.to_be_bytes());
         }
+        for part in [self.key, self.value] {
+            match part {
+                Some(part) => {
+                    out.extend_from_slice(&(part.len() as i32).to_be_bytes());
+                    out.extend_from_slice(part);
+                }
+                None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+            }
+        }
+        let size = (out.len() - start - LOG_OVERHEAD) as i32;
+        let crc = crc32fast::hash(&out[start + field::MAGIC..]);
+        put(out, start + field::BATCH_LENGTH, size.to_be_bytes());
+        put(out, start + field::LEGACY_CRC, crc.to_be_bytes());
     }
-    let size = (out.len() - start - LOG_OVERHEAD) as i32;
-    let crc = crc32fast::hash(&out[start + field::MAGIC..]);
-    out[start + 8..start + 12].copy_from_slice(&size.to_be_bytes());
-    out[start + 12..start + 16].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// Appends records as messages of `magic` (0 or 1); with a codec, as one wrapper.
@@ -230,15 +233,15 @@ pub fn write_messages(
     };
     let write = |out: &mut Vec<u8>, base: Offset| {
         for record in records {
-            write_message(
-                out,
-                record.offset.wrapping_sub(base),
+            Message {
+                offset: record.offset.wrapping_sub(base),
                 magic,
-                Attributes::new(Compression::None, timestamp_type),
-                log_append_time.unwrap_or(record.timestamp),
-                record.key.as_deref(),
-                record.value.as_deref(),
-            );
+                attributes: Attributes::new(Compression::None, timestamp_type),
+                timestamp: log_append_time.unwrap_or(record.timestamp),
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+            }
+            .append_to(out);
         }
     };
     if compression == Compression::None {
@@ -248,17 +251,14 @@ pub fn write_messages(
     let mut inner = Vec::new();
     write(&mut inner, if magic > 0 { first.offset } else { 0 });
     let timestamps = records.iter().map(|record| record.timestamp);
-    write_message(
-        out,
-        last.offset,
+    let codec = Codec::with_default_level(compression);
+    Message {
+        offset: last.offset,
         magic,
-        Attributes::new(compression, timestamp_type),
-        log_append_time.unwrap_or_else(|| timestamps.max().unwrap_or(NO_TIMESTAMP)),
-        None,
-        Some(&codec::compress(
-            Codec::with_default_level(compression),
-            magic,
-            &inner,
-        )),
-    );
+        attributes: Attributes::new(compression, timestamp_type),
+        timestamp: log_append_time.unwrap_or_else(|| timestamps.max().unwrap_or(NO_TIMESTAMP)),
+        key: None,
+        value: Some(&codec::compress(codec, magic, &inner)),
+    }
+    .append_to(out);
 }

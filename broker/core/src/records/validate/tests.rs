@@ -126,6 +126,10 @@ fn stored(answer: Answer) -> PreparedBatch {
     stored
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "cases read as a table without borrowing"
+)]
 #[track_caller]
 fn check(expected: i16, answer: Answer) {
     assert_eq!(code(&answer), expected, "{answer:?}");
@@ -247,7 +251,7 @@ fn attributes_and_producers() {
     let sent = plain();
     let with_bits = |bits| {
         ask(changed(&sent, |header| {
-            header.attributes = Attributes(bits)
+            header.attributes = Attributes(bits);
         }))
     };
     let marker = end_transaction_marker(&EndTransactionMarker {
@@ -309,7 +313,7 @@ fn timestamps() {
     check(
         32,
         ask(changed(&as_log_append_time, |header| {
-            header.max_timestamp = -1
+            header.max_timestamp = -1;
         })),
     );
 
