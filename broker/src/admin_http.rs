@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::api::Broker;
 use crate::metrics::Exposition;
-use crate::zookeeper::{SessionState, ZooKeeper};
+use crate::zookeeper::SessionState;
 
 const KEY: &str = "barnabas.admin.listener";
 
@@ -32,7 +32,6 @@ pub struct AdminError {
 
 struct Shared {
     broker: Arc<Broker>,
-    zookeeper: Arc<ZooKeeper>,
     is_ready: AtomicBool,
 }
 
@@ -47,10 +46,7 @@ pub struct AdminServer {
 impl AdminServer {
     /// Opens the port. A default address that is taken (by another broker on this host) is only worth a
     /// warning, one that was given must be free.
-    pub async fn start(
-        broker: Arc<Broker>,
-        zookeeper: Arc<ZooKeeper>,
-    ) -> Result<Option<Self>, AdminError> {
+    pub async fn start(broker: Arc<Broker>) -> Result<Option<Self>, AdminError> {
         let config = broker.config.broker();
         let listener = config.barnabas_admin_listener.clone();
         if listener.is_empty() {
@@ -72,7 +68,6 @@ impl AdminServer {
         };
         let shared = Arc::new(Shared {
             broker,
-            zookeeper,
             is_ready: AtomicBool::new(true),
         });
         let routes = Router::new()
@@ -133,7 +128,7 @@ async fn healthz() -> &'static str {
 
 /// Ready while the broker serves and has a session: who sends clients here wants both.
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
-    let session = *shared.zookeeper.session_state().borrow();
+    let session = *shared.broker.zookeeper.session_state().borrow();
     if !shared.is_ready.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use barnabas_core::ids::BrokerId;
 
 use crate::config::LiveConfig;
+use crate::controller::ControllerHandle;
 use crate::log::LogManager;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
@@ -26,6 +27,7 @@ pub struct Broker {
     pub logs: Arc<LogManager>,
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: Arc<FetchSessions>,
+    pub controller: Arc<ControllerHandle>,
 }
 
 /// Who sent a request: `User:name`, as authorizers and quotas know it.

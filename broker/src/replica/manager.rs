@@ -14,7 +14,7 @@ use barnabas_core::control::{
     ControlError, ControlHeader, ControlOutcome, ControlRequest, EPOCH_DURING_DELETE, LeaderAndIsr,
     LeaderAndIsrPartition, StopReplica, StopReplicaPartition, UpdateMetadata,
 };
-use barnabas_core::ids::{BrokerEpoch, BrokerId, ControllerEpoch, TopicName, TopicPartition};
+use barnabas_core::ids::{BrokerId, ControllerEpoch, TopicName, TopicPartition};
 use barnabas_core::partition::{PartitionError, Verdict};
 use barnabas_core::time::Now;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -59,7 +59,7 @@ pub struct ReplicaManager {
     /// The highest controller epoch seen. Its lock makes control requests take turns.
     control: Mutex<ControllerEpoch>,
     /// Czxid of this broker's registration; -1 before it.
-    broker_epoch: AtomicI64,
+    broker_epoch: Arc<AtomicI64>,
     /// The controller has spoken: high watermarks are worth a checkpoint.
     has_roles: AtomicBool,
 }
@@ -77,14 +77,14 @@ impl ReplicaManager {
             metrics: options.metrics,
             hosted: ArcSwap::default(),
             control: Mutex::new(0),
-            broker_epoch: AtomicI64::new(-1),
+            broker_epoch: Arc::new(AtomicI64::new(-1)),
             has_roles: AtomicBool::new(false),
         })
     }
 
-    /// Tells which registration of this broker is the current one.
-    pub fn set_broker_epoch(&self, epoch: BrokerEpoch) {
-        self.broker_epoch.store(epoch, Ordering::SeqCst);
+    /// Which registration of this broker is the current one, for whoever registers it.
+    pub fn broker_epoch(&self) -> Arc<AtomicI64> {
+        self.broker_epoch.clone()
     }
 
     pub fn metadata(&self) -> &Arc<MetadataCache> {

@@ -9,7 +9,9 @@ mod replica_keeper;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use barnabas_core::config::{BrokerConfig, ConfigError};
@@ -22,18 +24,20 @@ use crate::admin_http::{AdminError, AdminServer};
 use crate::api::Broker;
 use crate::clock;
 use crate::config::LiveConfig;
-use crate::files::Files;
+use crate::controller::{ControllerHandle, ControllerOptions};
 use crate::files::disk::Disk;
 use crate::log::{LogDirsError, LogDirsOptions, LogManager, MetaProperties};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
-use crate::net::{ListenError, Listener, ListenerOptions, Network, NetworkOptions};
+use crate::net::{
+    ConnectionLimits, ListenError, Listener, ListenerOptions, Network, NetworkOptions,
+    raise_open_file_limit,
+};
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
-use crate::zookeeper::options::ZooKeeperOptions;
 use crate::zookeeper::{
     ClusterIdError, ConfigListener, ConfigReadError, ConnectError, CoordinationError, FormerOwner,
-    RegistrationError, ZooKeeper,
+    RegistrationError, ZooKeeper, ZooKeeperOptions,
 };
 
 use replica_keeper::ReplicaKeeper;
@@ -125,11 +129,18 @@ pub struct Server;
 pub struct Running {
     broker: Arc<Broker>,
     network: Arc<Network>,
-    zookeeper: Arc<ZooKeeper>,
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<AdminServer>,
     config_listener: JoinHandle<()>,
     keeper: ReplicaKeeper,
+}
+
+/// Who this broker is, and what its log directories said before.
+struct Identity {
+    cluster_id: String,
+    broker_id: BrokerId,
+    former_owner: FormerOwner,
+    meta_properties: MetaProperties,
 }
 
 impl Server {
@@ -138,20 +149,24 @@ impl Server {
         if let Some(error) = cannot_serve(&config).into_iter().next() {
             return Err(error.into());
         }
+        raise_open_file_limit();
         let zookeeper = ZooKeeper::connect(&ZooKeeperOptions::from_config(&config)?).await?;
-        let cluster_id = zookeeper.cluster_id().await?;
-        let files: Arc<dyn Files> = Arc::new(Disk);
-        let log_dirs_options = LogDirsOptions::from_config(&config);
-        let properties = MetaProperties::read(&*files, &log_dirs_options.log_dirs)?;
-        properties.check_cluster(&cluster_id)?;
-        let configured = (config.broker_id >= 0).then_some(BrokerId(config.broker_id));
-        let broker_id = match properties.broker_id(configured)? {
-            Some(known) => known,
-            None => zookeeper
-                .generate_broker_id(config.reserved_broker_max_id)
-                .await
-                .map_err(StartError::BrokerId)?,
-        };
+        match Self::start_with(config, &zookeeper).await {
+            Ok(running) => Ok(running),
+            Err(error) => {
+                // What was registered goes with the session.
+                zookeeper.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_with(
+        config: BrokerConfig,
+        zookeeper: &Arc<ZooKeeper>,
+    ) -> Result<Running, StartError> {
+        let identity = identify(&config, zookeeper).await?;
+        let broker_id = identity.broker_id;
         let live = Arc::new(LiveConfig::new(config, broker_id)?);
         let mut config_listener = ConfigListener::new(zookeeper.clone(), {
             let live = live.clone();
@@ -160,23 +175,14 @@ impl Server {
         config_listener.load().await?;
         let config = live.broker();
 
-        let logs = LogManager::open(log_dirs_options, files.clone(), {
-            let live = live.clone();
-            move |topic| live.topic(topic)
-        })?;
-        let now_ms = clock::wall_clock_ms();
-        for error in properties.write(&*files, broker_id, &cluster_id, now_ms) {
-            tracing::error!(%error, "meta.properties was not written");
-        }
-
-        let mut listeners = Vec::new();
-        for options in ListenerOptions::from_config(&config) {
-            listeners.push(Listener::bind(&options).await?);
-        }
+        let logs = open_logs(&config, live.clone()).await?;
+        logs.start();
+        let listeners = bind(&config).await?;
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .map(|listener| (listener.name().to_owned(), listener.local_address()))
             .collect();
+
         let metrics = Arc::new(Metrics::default());
         let metadata = MetadataCache::new();
         let replicas = ReplicaManager::new(ReplicaManagerOptions {
@@ -191,9 +197,36 @@ impl Server {
             metrics: metrics.clone(),
         });
         let session_slots = config.max_incremental_fetch_session_cache_slots;
+        let registration = identity::registration(&config, broker_id, &addresses);
+        zookeeper.check_endpoints(&registration).await?;
+        let patience = Duration::from_millis(config.zookeeper_session_timeout_ms.max(0) as u64);
+        let broker_epoch = zookeeper
+            .register_broker(&registration, identity.former_owner, patience)
+            .await?;
+        replicas
+            .broker_epoch()
+            .store(broker_epoch, Ordering::SeqCst);
+        let unwritten = identity.meta_properties.write(
+            &Disk,
+            broker_id,
+            &identity.cluster_id,
+            clock::wall_clock_ms(),
+        );
+        for error in unwritten {
+            tracing::error!(%error, "a log directory does not know its broker");
+        }
+
+        let controller = ControllerHandle::start(ControllerOptions {
+            zookeeper: zookeeper.clone(),
+            config: live.clone(),
+            registration,
+            broker_epoch: replicas.broker_epoch(),
+            target: replicas.clone(),
+            remote: None,
+        });
         let broker = Arc::new(Broker {
             broker_id,
-            cluster_id,
+            cluster_id: identity.cluster_id,
             config: live.clone(),
             metadata,
             metrics,
@@ -201,29 +234,21 @@ impl Server {
             logs: logs.clone(),
             replicas: replicas.clone(),
             fetch_sessions: Arc::new(FetchSessions::new(session_slots.max(0) as usize)),
+            controller,
         });
         let network = Network::new(NetworkOptions::from_config(&config));
-        let registration = identity::registration(&config, broker_id, &addresses);
-        zookeeper.check_endpoints(&registration).await?;
-        let patience = Duration::from_millis(config.zookeeper_session_timeout_ms.max(0) as u64);
-        let broker_epoch = zookeeper
-            .register_broker(&registration, FormerOwner::MayBeAlive, patience)
-            .await?;
-        replicas.set_broker_epoch(broker_epoch);
-        logs.start();
-        let keeper = ReplicaKeeper::start(&replicas, &logs, &live, &zookeeper, broker_id);
-        let admin = AdminServer::start(broker.clone(), zookeeper.clone()).await?;
+        live.on_broker_change({
+            let network = network.clone();
+            move |config| network.set_limits(ConnectionLimits::from_config(config))
+        });
+        let keeper = ReplicaKeeper::start(&replicas, &logs, &live, zookeeper, broker_id);
+        let admin = AdminServer::start(broker.clone()).await?;
         for listener in listeners {
             network.serve(listener, broker.clone());
         }
-        live.on_broker_change({
-            let network = network.clone();
-            move |config| network.set_limits(NetworkOptions::from_config(config).limits)
-        });
         let running = Running {
             broker,
             network,
-            zookeeper,
             addresses,
             admin,
             config_listener: tokio::spawn(config_listener.run()),
@@ -232,6 +257,61 @@ impl Server {
         running.announce(&config);
         Ok(running)
     }
+}
+
+/// Cluster id, then broker id: the configured one, that of the log directories, or a new one.
+async fn identify(
+    config: &BrokerConfig,
+    zookeeper: &Arc<ZooKeeper>,
+) -> Result<Identity, StartError> {
+    let cluster_id = zookeeper.cluster_id().await?;
+    let log_dirs: Vec<PathBuf> = config.log_dirs.iter().map(PathBuf::from).collect();
+    let meta_properties = MetaProperties::read(&Disk, &log_dirs)?;
+    meta_properties.check_cluster(&cluster_id)?;
+    let configured = (config.broker_id >= 0).then_some(BrokerId(config.broker_id));
+    let known = meta_properties.broker_id(configured)?;
+    let broker_id = match known {
+        Some(known) => known,
+        None => zookeeper
+            .generate_broker_id(config.reserved_broker_max_id)
+            .await
+            .map_err(StartError::BrokerId)?,
+    };
+    // The locks of the directories, which are taken before the registration, prove that their last owner is
+    // gone.
+    let was_here = meta_properties.broker_id(None)? == Some(broker_id);
+    Ok(Identity {
+        cluster_id,
+        broker_id,
+        former_owner: if was_here {
+            FormerOwner::IsDead
+        } else {
+            FormerOwner::MayBeAlive
+        },
+        meta_properties,
+    })
+}
+
+async fn open_logs(
+    config: &BrokerConfig,
+    live: Arc<LiveConfig>,
+) -> Result<Arc<LogManager>, StartError> {
+    let options = LogDirsOptions::from_config(config);
+    let opened = tokio::task::spawn_blocking(move || {
+        LogManager::open(options, Arc::new(Disk), move |topic| live.topic(topic))
+    });
+    let opened = opened
+        .await
+        .expect("loading logs panics only if the process is broken");
+    Ok(opened?)
+}
+
+async fn bind(config: &BrokerConfig) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    for options in ListenerOptions::from_config(config) {
+        listeners.push(Listener::bind(&options).await?);
+    }
+    Ok(listeners)
 }
 
 impl Running {
@@ -259,9 +339,16 @@ impl Running {
         self.network.shutdown(DRAIN_GRACE).await;
         self.config_listener.abort();
         self.keeper.stop();
-        self.broker.replicas.checkpoint_high_watermarks();
-        self.broker.logs.shutdown();
-        self.zookeeper.close().await;
+        let broker = self.broker.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            broker.replicas.checkpoint_high_watermarks();
+            broker.logs.shutdown();
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "the logs were not closed");
+        }
+        self.broker.controller.resign().await;
+        self.broker.zookeeper.close().await;
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
