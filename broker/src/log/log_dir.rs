@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::{Offset, TopicPartition};
+use barnabas_core::time::Now;
 
 use super::background::Background;
 use super::checkpoint::{self, HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS};
@@ -18,7 +19,6 @@ use super::options::LogDirsOptions;
 use super::partition_log::PartitionLog;
 use super::place::{Place, Volume};
 use super::recovery::{self, LoadRequest, Stop};
-use crate::clock;
 use crate::files::cache::FileCache;
 use crate::files::{Durability, Files, Lock};
 
@@ -52,7 +52,11 @@ struct Checkpoints {
 
 impl LogDir {
     /// Creates the directory if need be and locks it. A disk error leaves it offline.
-    pub(crate) fn open(path: PathBuf, cache: &Arc<FileCache>) -> Result<Self, LogDirsError> {
+    pub(crate) fn open(
+        path: PathBuf,
+        cache: &Arc<FileCache>,
+        clock: fn() -> Now,
+    ) -> Result<Self, LogDirsError> {
         let name = format!(
             "log-dir-{}",
             path.file_name()
@@ -60,7 +64,7 @@ impl LogDir {
         );
         // Linux cuts thread names at 15 bytes.
         let name: String = name.chars().take(15).collect();
-        let background = match Background::start(&name, || clock::now().monotonic) {
+        let background = match Background::start(&name, move || clock().monotonic) {
             Ok(background) => background,
             Err(source) => {
                 let last = StorageError::new("start a thread for", path, source);
@@ -140,7 +144,7 @@ impl LogDir {
     ) -> Vec<Found> {
         let total = jobs.len();
         let path = self.volume.path().display();
-        let started = clock::now();
+        let started = (options.clock)();
         if stop == Stop::Unclean && total > 0 {
             tracing::warn!(log_dir = %path, logs = total, "no clean shutdown: recovering");
         }
@@ -192,7 +196,7 @@ impl LogDir {
                     }
                 }
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                let now = clock::now().monotonic;
+                let now = (options.clock)().monotonic;
                 let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
                 if now.saturating_sub(*reported) >= PROGRESS_INTERVAL {
                     *reported = now;
@@ -209,7 +213,9 @@ impl LogDir {
         if !self.is_online() {
             return Vec::new();
         }
-        let took = clock::now().monotonic.saturating_sub(started.monotonic);
+        let took = (options.clock)()
+            .monotonic
+            .saturating_sub(started.monotonic);
         tracing::info!(
             took_ms = took.as_millis() as u64,
             "recovered {total} of {total} logs in {path}"

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::{Offset, TopicId, TopicPartition};
+use barnabas_core::time::Now;
 use tokio::sync::watch;
 
 use super::dir_name::DirName;
@@ -20,7 +21,6 @@ use super::partition_log::PartitionLog;
 use super::place::Place;
 use super::recovery::{self, LoadRequest, Stop};
 use super::types::{DirectoryDescription, ReplicaSize};
-use crate::clock;
 use crate::files::Files;
 use crate::files::cache::FileCache;
 
@@ -69,7 +69,11 @@ impl LogManager {
         let open_files = Arc::new(FileCache::new(files, options.open_files));
         let mut dirs = Vec::with_capacity(options.log_dirs.len());
         for path in &options.log_dirs {
-            dirs.push(Arc::new(LogDir::open(path.clone(), &open_files)?));
+            dirs.push(Arc::new(LogDir::open(
+                path.clone(),
+                &open_files,
+                options.clock,
+            )?));
         }
         let (offline, _) = watch::channel(Vec::new());
         let mut logs = Logs::default();
@@ -212,7 +216,7 @@ impl LogManager {
     }
 
     fn delete_old_segments(&self, dir: &Arc<LogDir>) {
-        let now_ms = clock::wall_clock_ms();
+        let now_ms = self.now().wall_clock_ms;
         for log in self.logs_in(dir) {
             if let Err(error) = log.delete_old_segments(now_ms) {
                 tracing::error!(log = %log.topic_partition(), %error, "retention failed");
@@ -221,7 +225,7 @@ impl LogManager {
     }
 
     fn flush_due(&self, dir: &Arc<LogDir>) {
-        let now_ms = clock::wall_clock_ms();
+        let now_ms = self.now().wall_clock_ms;
         for log in self.logs_in(dir) {
             if let Err(error) = log.flush_if_due(now_ms) {
                 tracing::error!(log = %log.topic_partition(), %error, "flush failed");
@@ -239,7 +243,7 @@ impl LogManager {
     }
 
     fn expire_producers(&self, dir: &Arc<LogDir>) {
-        let now_ms = clock::wall_clock_ms();
+        let now_ms = self.now().wall_clock_ms;
         for log in self.logs_in(dir) {
             log.expire_producers(now_ms);
         }
@@ -338,7 +342,7 @@ impl LogManager {
             recovery_point: 0,
             log_start_offset: 0,
             producer_expiration_ms: self.options.producer_expiration_ms,
-            now_ms: clock::wall_clock_ms(),
+            now_ms: self.now().wall_clock_ms,
         })
     }
 
@@ -579,6 +583,10 @@ impl LogManager {
 
     pub(super) fn dir_of(&self, log: &PartitionLog) -> Option<Arc<LogDir>> {
         self.dirs.iter().find(|dir| log.is_in(&dir.volume)).cloned()
+    }
+
+    pub(super) fn now(&self) -> Now {
+        (self.options.clock)()
     }
 
     pub(super) fn segment_delete_delay(&self) -> Duration {

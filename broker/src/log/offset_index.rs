@@ -95,6 +95,24 @@ impl OffsetIndex {
         Ok(entry)
     }
 
+    /// The offset of the first entry whose position is at least `position`.
+    pub(crate) fn first_at_position(&self, position: u64) -> Result<Option<Offset>, StorageError> {
+        let state = self.state()?;
+        let (mut low, mut high) = (0, state.count);
+        let mut found = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = self.entry(middle)?;
+            if u64::from(entry.position) >= position {
+                found = Some(entry.offset);
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(found)
+    }
+
     /// Looks in the entries right after the last answer; `None` if the target is not there.
     fn lookup_after(
         &self,
@@ -214,6 +232,9 @@ impl OffsetIndex {
     /// entry is zero, because none is written for the first bytes of a segment.
     fn load(&self) -> Result<State, StorageError> {
         let mut count = self.file.count()?;
+        if self.file.has_partial_entry()? {
+            self.file.truncate(count)?;
+        }
         if count > 0 && self.entry(count - 1)?.position == 0 {
             let (mut low, mut high) = (0, count);
             while low < high {

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use barnabas_core::config::BrokerConfig;
+use barnabas_core::time::Now;
+
+use crate::clock;
 
 /// Directories, intervals and bounds of a [`super::LogManager`].
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub struct LogDirsOptions {
     pub producer_expiration_check_interval: Duration,
     /// About how many segment files are kept open.
     pub open_files: usize,
+    /// Tells the time.
+    pub clock: fn() -> Now,
 }
 
 impl LogDirsOptions {
@@ -54,6 +59,7 @@ impl LogDirsOptions {
                 .producer_id_expiration_check_interval_ms
                 .into()),
             open_files: open_files_limit(),
+            clock: clock::now,
         }
     }
 }

@@ -100,6 +100,7 @@ impl PartitionLog {
             },
         );
         let first_unstable = loaded.producers.producers.first_unstable_offset();
+        let awaits_high_watermark = loaded.producers.producers.awaits_high_watermark();
         let roll_jitter_ms = jitter_ms(&config);
         Arc::new_cyclic(|this| Self {
             topic_partition,
@@ -115,7 +116,7 @@ impl PartitionLog {
             high_watermark: AtomicI64::new(loaded.log_start_offset),
             checkpointed_high_watermark: AtomicI64::new(-1),
             first_unstable_offset: AtomicI64::new(first_unstable.unwrap_or(i64::MAX)),
-            awaits_high_watermark: AtomicBool::new(false),
+            awaits_high_watermark: AtomicBool::new(awaits_high_watermark),
             recovery_point: AtomicI64::new(loaded.recovery_point),
             last_flush_ms: AtomicI64::new(now_ms),
             writer: Mutex::new(Writer {

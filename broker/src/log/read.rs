@@ -260,6 +260,27 @@ impl PartitionLog {
         Ok(offsets)
     }
 
+    /// The aborted transactions that a transactional reader of `slice`, which was read at `from`,
+    /// has to know: those with records up to the index entry that follows the slice.
+    pub fn aborted_transactions_of(
+        &self,
+        from: Offset,
+        slice: &LogSlice,
+    ) -> Result<Vec<AbortedTransaction>, LogError> {
+        if slice.is_empty() {
+            return Ok(Vec::new());
+        }
+        let upper_bound = match self.segment_at(slice.segment_base_offset) {
+            Some((segment, following)) => {
+                let end = slice.position + slice.length as u64;
+                let indexed = self.watch(segment.offsets.first_at_position(end))?;
+                indexed.or(following)
+            }
+            None => None,
+        };
+        self.aborted_transactions(from, upper_bound.unwrap_or_else(|| self.log_end_offset()))
+    }
+
     /// The aborted transactions that have records in `[from, upper_bound)`.
     pub fn aborted_transactions(
         &self,

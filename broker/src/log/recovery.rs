@@ -452,6 +452,7 @@ fn rebuild_segment(
     epochs: &mut LeaderEpochs,
     interval: u64,
 ) -> Result<u64, StorageError> {
+    segment.create_missing()?;
     segment.offsets.reset()?;
     segment.times.reset()?;
     segment.txns.reset()?;
@@ -509,7 +510,6 @@ fn rebuild_segment(
     };
     segment.cut(&*file, end)?;
     segment.finish_recovery(max_timestamp)?;
-    segment.create_missing()?;
     Ok(size - end)
 }
 

@@ -14,7 +14,6 @@ use super::error::{AppendError, LogError};
 use super::log_dir::remove_later;
 use super::log_dirs::LogManager;
 use super::partition_log::PartitionLog;
-use crate::clock;
 
 /// How much is copied at once.
 const STEP: usize = 1024 * 1024;
@@ -65,7 +64,7 @@ impl LogManager {
         current: &Arc<PartitionLog>,
         future: &Arc<PartitionLog>,
     ) -> Result<bool, LogError> {
-        let now = clock::now();
+        let now = self.now();
         follow_truncation(current, future, now.wall_clock_ms)?;
         let slice = current.read(future.log_end_offset(), STEP, i64::MAX, true)?;
         if !slice.is_empty() {

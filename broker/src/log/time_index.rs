@@ -179,6 +179,9 @@ impl TimeIndex {
     fn load(&self) -> Result<State, StorageError> {
         let is_zero = |slot| Ok::<_, StorageError>(self.file.read(slot)? == Some([0; SIZE]));
         let mut count = self.file.count()?;
+        if self.file.has_partial_entry()? {
+            self.file.truncate(count)?;
+        }
         if count > 1 && is_zero(count - 1)? {
             let (mut low, mut high) = (0, count);
             while low < high {
