@@ -368,7 +368,11 @@ fn compare_answers(
 #[test]
 fn a_directory_that_was_closed_stays_as_it_is() {
     // A snapshot below the log start goes at the next load, Kafka's own too.
-    check("clean", "clean", &expect!["delrec-0/00000000000000000040.snapshot: only Kafka's"]);
+    check(
+        "clean",
+        "clean",
+        &expect!["delrec-0/00000000000000000040.snapshot: only Kafka's"],
+    );
 }
 
 #[test]
@@ -379,13 +383,20 @@ fn a_directory_of_a_killed_broker_is_recovered() {
 #[test]
 fn torn_files_are_cut_where_kafka_cuts_them() {
     // The last batch of idem-0 got a magic of 9, which recovery believes and a reader cannot.
-    check("torn", "torn-recovered", &expect!["idem-0: 21 records differ from Kafka's 22"]);
+    check(
+        "torn",
+        "torn-recovered",
+        &expect!["idem-0: 21 records differ from Kafka's 22"],
+    );
 }
 
 /// Kafka serves c-none up to offset 0 after this, and appends behind the torn bytes of the three.
 #[test]
 fn torn_files_behind_a_clean_marker_are_cut_too() {
-    check("torn-clean", "torn-clean-recovered", &expect![[r#"
+    check(
+        "torn-clean",
+        "torn-clean-recovered",
+        &expect![[r#"
         c-none-0 latest: 20, Kafka's 0
         c-none-0 lastStable: 20, Kafka's 0
         c-none-0 maxTimestamp: [19,1700000000019], Kafka's [-1,-1]
@@ -395,17 +406,22 @@ fn torn_files_behind_a_clean_marker_are_cut_too() {
         c-none-0/00000000000000000000.index: 0 bytes differ from Kafka's 8
         c-none-0/00000000000000000000.log: 6442 bytes differ from Kafka's 9651
         c-none-0/00000000000000000000.timeindex: 12 bytes differ from Kafka's 12
-        c-none-0/00000000000000000020.snapshot: only ours"#]]);
+        c-none-0/00000000000000000020.snapshot: only ours"#]],
+    );
 }
 
 /// Kafka keeps padded indexes as they are, and finds nothing by time in c-gzip afterwards.
 #[test]
 fn bad_files_behind_a_clean_marker_are_replaced() {
-    check("clean-badfiles", "clean-badfiles-recovered", &expect![[r#"
+    check(
+        "clean-badfiles",
+        "clean-badfiles-recovered",
+        &expect![[r#"
         c-gzip-0 maxTimestamp: [29,1700000000029], Kafka's [-1,-1]
         c-gzip-0/00000000000000000000.timeindex: 12 bytes differ from Kafka's 0
         ooo-0/00000000000000000100.timeindex: 36 bytes differ from Kafka's 1236
-        segs-0/00000000000000000110.index: 32 bytes differ from Kafka's 832"#]]);
+        segs-0/00000000000000000110.index: 32 bytes differ from Kafka's 832"#]],
+    );
 }
 
 /// Kafka does not start on this one.
@@ -433,8 +449,16 @@ fn old_formats_are_loaded() {
 #[test]
 fn replicas_are_loaded() {
     // The snapshot is neither at a segment's base nor the newest: Kafka drops it at a load, too.
-    check("replica-20", "replica-20", &expect!["rep-0/00000000000000000020.snapshot: only Kafka's"]);
-    check("replica-21", "replica-21", &expect!["rep-0/00000000000000000014.snapshot: only Kafka's"]);
+    check(
+        "replica-20",
+        "replica-20",
+        &expect!["rep-0/00000000000000000020.snapshot: only Kafka's"],
+    );
+    check(
+        "replica-21",
+        "replica-21",
+        &expect!["rep-0/00000000000000000014.snapshot: only Kafka's"],
+    );
     check_answers("replica-divergent-20", &expect![""]);
 }
 
