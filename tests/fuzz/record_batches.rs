@@ -35,11 +35,15 @@ static SEEDS: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
             builder.push(1_700_000_000_000, Some(&[at]), Some(&value), header);
         }
         let batch = builder.build();
-        let all: Vec<_> = records(&batch).unwrap().map(Result::unwrap).collect();
         if compression != Compression::Zstd {
             for magic in [0, 1] {
                 let mut messages = Vec::new();
-                legacy::write_messages(&mut messages, magic, compression, None, &all);
+                let format = legacy::MessageFormat {
+                    magic,
+                    compression,
+                    log_append_time: None,
+                };
+                legacy::write_messages(&mut messages, format, records(&batch).unwrap()).unwrap();
                 seeds.push(messages.into());
             }
         }

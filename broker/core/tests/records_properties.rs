@@ -246,7 +246,12 @@ proptest! {
         let mut message = batch.to_vec();
         if magic < 2 {
             message.clear();
-            legacy::write_messages(&mut message, magic, Compression::None, None, &all(&batch));
+            let format = legacy::MessageFormat {
+                magic,
+                compression: Compression::None,
+                log_append_time: None,
+            };
+            legacy::write_messages(&mut message, format, records(&batch).unwrap()).unwrap();
         }
         message.truncate(61);
         prop_assert!(read_batch_meta(&message).is_ok());

@@ -214,7 +214,7 @@ pub fn records_within(batch: &Bytes, limit: usize) -> Result<Records, RecordErro
     if meta.magic < 2 {
         let records = legacy::deep_records(&batch, limit.min(legacy::DECOMPRESSED_BYTES_MAX))?;
         return Ok(Records {
-            source: Source::Legacy(records.into_iter()),
+            source: Source::Legacy(records),
             left: 0,
         });
     }
@@ -260,7 +260,7 @@ enum Source {
         pending: BytesMut,
         context: Context,
     },
-    Legacy(std::vec::IntoIter<legacy::LegacyRecord>),
+    Legacy(legacy::DeepRecords),
 }
 
 impl Iterator for Records {
@@ -268,7 +268,9 @@ impl Iterator for Records {
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Source::Legacy(records) = &mut self.source {
-            return records.next().map(|record| Ok(record.into_record()));
+            return records
+                .next()
+                .map(|record| record.map(legacy::LegacyRecord::into_record));
         }
         if self.left == 0 {
             return None;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::write_messages;
+use super::{DECOMPRESSED_BYTES_MAX, MessageFormat, write_messages};
 use crate::ids::Offset;
 use crate::records::batch::{HEADER_SIZE, LOG_OVERHEAD};
-use crate::records::{Compression, Record, RecordError, TimestampType, batches, records};
+use crate::records::{Compression, RecordError, TimestampType, batches, records_within};
 
 /// Why nothing could be converted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,11 +56,13 @@ pub fn down_convert(
                 Ok(())
             }
             Ok(compression) => {
-                let log_append_time = (meta.timestamp_type() == TimestampType::LogAppendTime)
-                    .then_some(meta.max_timestamp);
-                wanted_records(&batch, compression, fetch_offset).map(|records| {
-                    write_messages(&mut out, to_magic, compression, log_append_time, &records);
-                })
+                let format = MessageFormat {
+                    magic: to_magic,
+                    compression,
+                    log_append_time: (meta.timestamp_type() == TimestampType::LogAppendTime)
+                        .then_some(meta.max_timestamp),
+                };
+                convert(&mut out, format, &batch, fetch_offset)
             }
             Err(error) => Err(error.into()),
         };
@@ -80,19 +82,19 @@ pub fn down_convert(
     Ok(fill(out, size))
 }
 
-fn wanted_records(
+fn convert(
+    out: &mut Vec<u8>,
+    format: MessageFormat,
     batch: &Bytes,
-    compression: Compression,
     fetch_offset: Offset,
-) -> Result<Vec<Record>, DownConversionError> {
-    let mut wanted = Vec::new();
-    for record in records(batch)? {
-        let record = record?;
-        if compression != Compression::None || record.offset >= fetch_offset {
-            wanted.push(record);
-        }
-    }
-    Ok(wanted)
+) -> Result<(), DownConversionError> {
+    let records = records_within(batch, DECOMPRESSED_BYTES_MAX)?.filter(|record| {
+        format.compression != Compression::None
+            || record
+                .as_ref()
+                .map_or(true, |record| record.offset >= fetch_offset)
+    });
+    Ok(write_messages(out, format, records)?)
 }
 
 /// What was converted before an error is served; the error comes when the consumer asks from there.

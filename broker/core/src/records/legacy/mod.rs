@@ -10,15 +10,15 @@ use bytes::{Buf, Bytes};
 use super::batch::{
     LOG_OVERHEAD, NO_SEQUENCE, NO_TIMESTAMP, SIZE_FIELD_MIN, field, i32_at, i64_at, put,
 };
-use super::codec::{self, Codec};
+use super::codec::{self, Codec, Encoder};
 use super::record::{Headers, Record};
 use super::{Attributes, Compression, RecordError, TimestampType, read_batch_meta};
 use crate::ids::Offset;
 
 pub use down::{DownConversionError, down_convert};
 
-/// The most bytes a wrapper may decompress to. Its inner messages are all held at once, since the
-/// offset of the last decides that of the first.
+/// The most bytes that a wrapper may decompress to (its inner set is held as a whole, since the offset
+/// of its last message decides that of the first), and that a batch may which is converted.
 pub const DECOMPRESSED_BYTES_MAX: usize = 128 << 20;
 
 /// One message of magic 0 or 1 that holds no inner set.
@@ -95,7 +95,7 @@ impl LegacyRecord {
 }
 
 /// The messages of one whole message of magic 0 or 1: itself, or its inner set.
-pub fn deep_records(batch: &Bytes, limit: usize) -> Result<Vec<LegacyRecord>, RecordError> {
+pub fn deep_records(batch: &Bytes, limit: usize) -> Result<DeepRecords, RecordError> {
     let meta = read_batch_meta(batch)?;
     if batch.len() < meta.size_in_bytes {
         return Err(RecordError::Incomplete {
@@ -107,158 +107,258 @@ pub fn deep_records(batch: &Bytes, limit: usize) -> Result<Vec<LegacyRecord>, Re
         batch.slice(LOG_OVERHEAD..meta.size_in_bytes),
     )?;
     match outer.attributes.compression()? {
-        Compression::None => Ok(vec![outer]),
+        Compression::None => Ok(DeepRecords::Single(Some(outer))),
         Compression::Zstd => Err(RecordError::Malformed(
             "Invalid wrapper compressionType found in legacy deep record iterator",
         )),
         codec @ (Compression::Gzip | Compression::Snappy | Compression::Lz4) => {
-            inner_records(&outer, codec, limit)
+            InnerSet::open(&outer, codec, limit).map(DeepRecords::Inner)
         }
     }
 }
 
-fn inner_records(
-    wrapper: &LegacyRecord,
-    codec: Compression,
-    limit: usize,
-) -> Result<Vec<LegacyRecord>, RecordError> {
-    let data = wrapper.value.clone().ok_or(RecordError::Malformed(
-        "Found invalid compressed record set with null value",
-    ))?;
-    let set = Bytes::from(codec::decompress(codec, wrapper.magic, data, limit)?);
-    let mut records = Vec::new();
-    let mut position = 0;
-    while let Some(head) = set.get(position..position + LOG_OVERHEAD) {
-        let offset = i64_at(head, field::BASE_OFFSET);
-        let size = i32_at(head, field::BATCH_LENGTH);
-        if size < SIZE_FIELD_MIN {
-            return Err(RecordError::SizeTooSmall(size));
+/// See [`deep_records`]. Ends with the first error.
+pub enum DeepRecords {
+    Single(Option<LegacyRecord>),
+    Inner(InnerSet),
+}
+
+impl Iterator for DeepRecords {
+    type Item = Result<LegacyRecord, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Single(record) => record.take().map(Ok),
+            Self::Inner(set) => set.next(),
         }
-        let start = position + LOG_OVERHEAD;
-        let end = start + size as usize;
-        if end > set.len() {
-            break; // a partial last message is no message, as in a fetched set
+    }
+}
+
+/// The messages in a wrapper.
+pub struct InnerSet {
+    rest: Bytes,
+    /// What is added to the offset of each.
+    base: Offset,
+    log_append_time: Option<i64>,
+}
+
+impl InnerSet {
+    fn open(wrapper: &LegacyRecord, codec: Compression, limit: usize) -> Result<Self, RecordError> {
+        let data = wrapper.value.clone().ok_or(RecordError::Malformed(
+            "Found invalid compressed record set with null value",
+        ))?;
+        let rest = Bytes::from(codec::decompress(codec, wrapper.magic, data, limit)?);
+        let mut set = Self {
+            base: 0,
+            log_append_time: (wrapper.magic == 1
+                && wrapper.attributes.timestamp_type() == TimestampType::LogAppendTime)
+                .then_some(wrapper.timestamp),
+            rest,
+        };
+        let last_inner = set.last_offset()?.ok_or(RecordError::Malformed(
+            "Found invalid compressed record set with no inner records",
+        ))?;
+        // Some versions of librdkafka leave the wrapper's offset 0.
+        if wrapper.magic == 1 && wrapper.offset != 0 {
+            if wrapper.offset < last_inner {
+                return Err(RecordError::Malformed(
+                    "Found invalid wrapper offset in compressed v1 message set",
+                ));
+            }
+            set.base = wrapper.offset.wrapping_sub(last_inner);
         }
-        let mut record = LegacyRecord::parse(offset, set.slice(start..end))?;
-        if record.magic == 1
-            && wrapper.magic == 1
-            && wrapper.attributes.timestamp_type() == TimestampType::LogAppendTime
-        {
-            record.timestamp = wrapper.timestamp;
+        Ok(set)
+    }
+
+    fn last_offset(&self) -> Result<Option<Offset>, RecordError> {
+        let mut rest = self.rest.clone();
+        let mut last = None;
+        while let Some((offset, _)) = next_inner(&mut rest)? {
+            last = Some(offset);
         }
+        Ok(last)
+    }
+
+    fn next(&mut self) -> Option<Result<LegacyRecord, RecordError>> {
+        let record = match next_inner(&mut self.rest) {
+            Ok(None) => return None,
+            Ok(Some((offset, message))) => self.inner_record(offset, message),
+            Err(error) => Err(error),
+        };
+        if record.is_err() {
+            self.rest.clear();
+        }
+        Some(record)
+    }
+
+    fn inner_record(&self, offset: Offset, message: Bytes) -> Result<LegacyRecord, RecordError> {
+        let mut record = LegacyRecord::parse(offset.wrapping_add(self.base), message)?;
         if record.attributes.compression()? != Compression::None {
             return Err(RecordError::Malformed(
                 "Inner messages must not be compressed",
             ));
         }
-        records.push(record);
-        position = end;
+        if record.magic == 1 {
+            record.timestamp = self.log_append_time.unwrap_or(record.timestamp);
+        }
+        Ok(record)
     }
-    let last_inner = records
-        .last()
-        .ok_or(RecordError::Malformed(
-            "Found invalid compressed record set with no inner records",
-        ))?
-        .offset;
-    if wrapper.magic == 1 {
-        // Some versions of librdkafka leave the wrapper's offset 0.
-        let base = if wrapper.offset == 0 {
-            0
-        } else if wrapper.offset < last_inner {
-            return Err(RecordError::Malformed(
-                "Found invalid wrapper offset in compressed v1 message set",
-            ));
-        } else {
-            wrapper.offset.wrapping_sub(last_inner)
+}
+
+/// Offset and message (from its CRC on) at the front of a set. A partial last message is none, as in
+/// a fetched set.
+fn next_inner(rest: &mut Bytes) -> Result<Option<(Offset, Bytes)>, RecordError> {
+    if rest.len() < LOG_OVERHEAD {
+        return Ok(None);
+    }
+    let offset = i64_at(rest, field::BASE_OFFSET);
+    let size = i32_at(rest, field::BATCH_LENGTH);
+    if size < SIZE_FIELD_MIN {
+        return Err(RecordError::SizeTooSmall(size));
+    }
+    if size as usize > rest.len() - LOG_OVERHEAD {
+        return Ok(None);
+    }
+    rest.advance(LOG_OVERHEAD);
+    Ok(Some((offset, rest.split_to(size as usize))))
+}
+
+/// Appends records as messages of `magic` (0 or 1); with a codec, as one wrapper. Nothing is appended
+/// for no records.
+///
+/// `log_append_time` replaces the timestamps. Headers are dropped. With an error among the records
+/// `out` is as it was before.
+pub fn write_messages<E>(
+    out: &mut Vec<u8>,
+    format: MessageFormat,
+    records: impl IntoIterator<Item = Result<Record, E>>,
+) -> Result<(), E> {
+    let start = out.len();
+    let mut writer = MessageWriter::new(std::mem::take(out), format);
+    let result = records
+        .into_iter()
+        .try_for_each(|record| record.map(|record| writer.push(&record)));
+    *out = writer.finish();
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageFormat {
+    /// 0 or 1.
+    pub magic: i8,
+    pub compression: Compression,
+    pub log_append_time: Option<i64>,
+}
+
+impl MessageFormat {
+    fn attributes(&self, compression: Compression) -> Attributes {
+        let timestamp_type = match self.log_append_time {
+            Some(_) if self.magic > 0 => TimestampType::LogAppendTime,
+            Some(_) | None => TimestampType::CreateTime,
         };
-        for record in &mut records {
-            record.offset = record.offset.wrapping_add(base);
+        Attributes::new(compression, timestamp_type)
+    }
+
+    /// Bytes from the offset to the size of the key.
+    fn size_up_to_key(&self) -> usize {
+        field::LEGACY_TIMESTAMP + if self.magic > 0 { 8 } else { 0 }
+    }
+
+    fn put_up_to_key(&self, message: &mut Vec<u8>, compression: Compression, timestamp: i64) {
+        message.extend_from_slice(&[0; field::MAGIC]); // offset, size and CRC
+        message.push(self.magic as u8);
+        message.push(self.attributes(compression).0 as u8);
+        if self.magic > 0 {
+            message.extend_from_slice(&timestamp.to_be_bytes());
         }
     }
-    Ok(records)
 }
 
-/// A message as it is written; size and CRC follow from it.
-struct Message<'a> {
-    offset: Offset,
-    magic: i8,
-    attributes: Attributes,
-    timestamp: i64,
-    key: Option<&'a [u8]>,
-    value: Option<&'a [u8]>,
+struct MessageWriter {
+    format: MessageFormat,
+    encoder: Encoder,
+    start: usize,
+    message: Vec<u8>,
+    first_offset: Option<Offset>,
+    last_offset: Offset,
+    max_timestamp: i64,
 }
 
-impl Message<'_> {
-    fn append_to(&self, out: &mut Vec<u8>) {
+impl MessageWriter {
+    fn new(mut out: Vec<u8>, format: MessageFormat) -> Self {
         let start = out.len();
-        out.extend_from_slice(&self.offset.to_be_bytes());
-        out.extend_from_slice(&[0; 8]); // size and CRC
-        out.push(self.magic as u8);
-        out.push(self.attributes.0 as u8);
-        if self.magic > 0 {
-            out.extend_from_slice(&self.timestamp.to_be_bytes());
+        if format.compression != Compression::None {
+            format.put_up_to_key(&mut out, format.compression, NO_TIMESTAMP);
+            out.extend_from_slice(&(-1_i32).to_be_bytes()); // no key
+            out.extend_from_slice(&[0; 4]); // the size of the value
         }
-        for part in [self.key, self.value] {
+        let codec = Codec::with_default_level(format.compression);
+        Self {
+            format,
+            encoder: Encoder::new(codec, format.magic, out),
+            start,
+            message: Vec::new(),
+            first_offset: None,
+            last_offset: -1,
+            max_timestamp: NO_TIMESTAMP,
+        }
+    }
+
+    fn push(&mut self, record: &Record) {
+        let first_offset = *self.first_offset.get_or_insert(record.offset);
+        let is_relative = self.format.magic > 0 && self.format.compression != Compression::None;
+        let offset = record
+            .offset
+            .wrapping_sub(if is_relative { first_offset } else { 0 });
+        let timestamp = self.format.log_append_time.unwrap_or(record.timestamp);
+        self.last_offset = record.offset;
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+
+        let message = &mut self.message;
+        message.clear();
+        self.format
+            .put_up_to_key(message, Compression::None, timestamp);
+        for part in [&record.key, &record.value] {
             match part {
                 Some(part) => {
-                    out.extend_from_slice(&(part.len() as i32).to_be_bytes());
-                    out.extend_from_slice(part);
+                    message.extend_from_slice(&(part.len() as i32).to_be_bytes());
+                    message.extend_from_slice(part);
                 }
-                None => out.extend_from_slice(&(-1_i32).to_be_bytes()),
+                None => message.extend_from_slice(&(-1_i32).to_be_bytes()),
             }
         }
-        let size = (out.len() - start - LOG_OVERHEAD) as i32;
-        let crc = crc32fast::hash(&out[start + field::MAGIC..]);
-        put(out, start + field::BATCH_LENGTH, size.to_be_bytes());
-        put(out, start + field::LEGACY_CRC, crc.to_be_bytes());
+        seal(message, offset);
+        self.encoder.write(message);
+    }
+
+    fn finish(self) -> Vec<u8> {
+        let mut out = self.encoder.finish();
+        if self.first_offset.is_none() {
+            out.truncate(self.start);
+        } else if self.format.compression != Compression::None {
+            let wrapper = &mut out[self.start..];
+            if self.format.magic > 0 {
+                let timestamp = self.max_timestamp.to_be_bytes();
+                put(wrapper, field::LEGACY_TIMESTAMP, timestamp);
+            }
+            let value = self.format.size_up_to_key() + 4;
+            let value_size = (wrapper.len() - value - 4) as i32;
+            put(wrapper, value, value_size.to_be_bytes());
+            seal(wrapper, self.last_offset);
+        }
+        out
     }
 }
 
-/// Appends records as messages of `magic` (0 or 1); with a codec, as one wrapper.
-///
-/// `log_append_time` replaces the timestamps. Headers are dropped.
-pub fn write_messages(
-    out: &mut Vec<u8>,
-    magic: i8,
-    compression: Compression,
-    log_append_time: Option<i64>,
-    records: &[Record],
-) {
-    let (Some(first), Some(last)) = (records.first(), records.last()) else {
-        return;
-    };
-    let timestamp_type = match log_append_time {
-        Some(_) if magic > 0 => TimestampType::LogAppendTime,
-        Some(_) | None => TimestampType::CreateTime,
-    };
-    let write = |out: &mut Vec<u8>, base: Offset| {
-        for record in records {
-            Message {
-                offset: record.offset.wrapping_sub(base),
-                magic,
-                attributes: Attributes::new(Compression::None, timestamp_type),
-                timestamp: log_append_time.unwrap_or(record.timestamp),
-                key: record.key.as_deref(),
-                value: record.value.as_deref(),
-            }
-            .append_to(out);
-        }
-    };
-    if compression == Compression::None {
-        write(out, 0);
-        return;
-    }
-    let mut inner = Vec::new();
-    write(&mut inner, if magic > 0 { first.offset } else { 0 });
-    let timestamps = records.iter().map(|record| record.timestamp);
-    let codec = Codec::with_default_level(compression);
-    Message {
-        offset: last.offset,
-        magic,
-        attributes: Attributes::new(compression, timestamp_type),
-        timestamp: log_append_time.unwrap_or_else(|| timestamps.max().unwrap_or(NO_TIMESTAMP)),
-        key: None,
-        value: Some(&codec::compress(codec, magic, &inner)),
-    }
-    .append_to(out);
+/// Sets offset, size and CRC of a message that is otherwise complete.
+fn seal(message: &mut [u8], offset: Offset) {
+    let size = (message.len() - LOG_OVERHEAD) as i32;
+    let crc = crc32fast::hash(&message[field::MAGIC..]);
+    put(message, field::BASE_OFFSET, offset.to_be_bytes());
+    put(message, field::BATCH_LENGTH, size.to_be_bytes());
+    put(message, field::LEGACY_CRC, crc.to_be_bytes());
 }

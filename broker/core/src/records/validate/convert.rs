@@ -38,6 +38,7 @@ pub(super) fn to_magic_2(
             .checks
             .set_batch_timestamp_type(batch_timestamp_type);
         for record in legacy::deep_records(message, legacy::DECOMPRESSED_BYTES_MAX)? {
+            let record = record?;
             if record.magic != meta.magic {
                 rewriter.checks.add_wrong_magic(meta.magic);
                 continue;

@@ -9,7 +9,6 @@ use super::walk::{RecordSink, walk_compressed, walk_plain};
 use super::{PreparedBatch, ProduceRejection, ProduceRules};
 use crate::records::batch::{BatchHeader, HEADER_SIZE};
 use crate::records::build::write_header;
-use crate::records::codec::DECOMPRESSED_BYTES_MAX;
 use crate::records::record::Context;
 use crate::records::{Compression, TimestampType};
 
@@ -83,7 +82,7 @@ pub(super) fn keep(
         let payload = batch.slice(HEADER_SIZE..);
         with_scratch(|scratch| {
             let count = header.records_count;
-            let limit = DECOMPRESSED_BYTES_MAX;
+            let limit = rules.decompressed_bytes_max();
             walk_compressed(compression, payload, count, limit, scratch, &mut checker)
         })?;
     }

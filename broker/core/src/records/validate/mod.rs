@@ -16,7 +16,7 @@ mod walk;
 use bytes::Bytes;
 
 use super::batch::{BatchHeader, read_batch_meta, verify_crc};
-use super::codec::Codec;
+use super::codec::{Codec, DECOMPRESSED_BYTES_MAX};
 use super::{Compression, RecordError, TimestampType};
 use crate::config::{TargetCompression, TimestampKind, TopicConfig};
 use crate::ids::TopicPartition;
@@ -82,6 +82,12 @@ pub struct ProduceRules {
 }
 
 impl ProduceRules {
+    /// The most bytes that a batch may decompress to: far beyond what codecs make of text.
+    fn decompressed_bytes_max(&self) -> usize {
+        let by_message_size = (self.max_message_bytes.max(0) as usize).saturating_mul(16);
+        by_message_size.clamp(256 << 20, DECOMPRESSED_BYTES_MAX)
+    }
+
     pub fn for_topic(
         config: &TopicConfig,
         partition: TopicPartition,

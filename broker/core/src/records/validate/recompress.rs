@@ -8,7 +8,7 @@ use super::walk::{RecordSink, walk_compressed, walk_plain};
 use super::{PreparedBatch, ProduceRejection, ProduceRules, check_size};
 use crate::records::batch::{BatchHeader, HEADER_SIZE, NO_TIMESTAMP};
 use crate::records::build::BatchBuilder;
-use crate::records::codec::{Codec, DECOMPRESSED_BYTES_MAX};
+use crate::records::codec::Codec;
 use crate::records::record::Context;
 use crate::records::{Compression, TimestampType};
 
@@ -155,7 +155,7 @@ pub(super) fn recompress(
         walk_plain(&payload, count, &mut sink)?;
     } else {
         with_scratch(|scratch| {
-            let limit = DECOMPRESSED_BYTES_MAX;
+            let limit = rules.decompressed_bytes_max();
             walk_compressed(source, payload, count, limit, scratch, &mut sink)
         })?;
     }

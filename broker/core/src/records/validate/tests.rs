@@ -545,12 +545,13 @@ fn messages(magic: i8, compression: Compression, entries: &[(Option<&[u8]>, i64)
     for (key, timestamp) in entries {
         builder.push(*timestamp, *key, Some(b"b"), &[]);
     }
-    let all: Vec<_> = records(&builder.build())
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let format = legacy::MessageFormat {
+        magic,
+        compression,
+        log_append_time: None,
+    };
     let mut out = Vec::new();
-    legacy::write_messages(&mut out, magic, compression, None, &all);
+    legacy::write_messages(&mut out, format, records(&builder.build()).unwrap()).unwrap();
     out.into()
 }
 
