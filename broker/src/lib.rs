@@ -10,8 +10,10 @@ pub mod log;
 pub mod metadata_cache;
 pub mod metrics;
 pub mod net;
+pub mod producer_ids;
 pub mod server;
 pub mod telemetry;
+pub mod topics;
 pub mod zookeeper;
 
 pub mod replica;

@@ -11,8 +11,10 @@ use crate::controller::ControllerHandle;
 use crate::log::LogManager;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIdManager;
 use crate::replica::ReplicaManager;
 use crate::replica::fetch_session_cache::FetchSessions;
+use crate::topics::TopicAdmin;
 use crate::zookeeper::ZooKeeper;
 
 /// The parts of the broker that requests work on. Each part is shared and looks after its own locks.
@@ -28,6 +30,8 @@ pub struct Broker {
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: Arc<FetchSessions>,
     pub controller: Arc<ControllerHandle>,
+    pub topics: Arc<TopicAdmin>,
+    pub producer_ids: Arc<ProducerIdManager>,
 }
 
 /// Who sent a request: `User:name`, as authorizers and quotas know it.

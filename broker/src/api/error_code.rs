@@ -1,5 +1,6 @@
 //! The one place where errors become Kafka's error codes.
 
+use barnabas_core::balance::placement::PlacementError;
 use barnabas_core::partition::PartitionError;
 use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::records::legacy::DownConversionError;
@@ -14,7 +15,10 @@ use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
 use super::produce::ProduceError;
 use crate::log::{AppendError, LogError};
+use crate::producer_ids::ProducerIdError;
 use crate::replica::fetch_session_cache::FetchSessionError;
+use crate::topics::TopicError;
+use crate::zookeeper::{ConfigWriteError, TopicStoreError};
 
 /// The code of success.
 pub const NONE: i16 = 0;
@@ -178,4 +182,63 @@ impl ToErrorCode for FetchSessionError {
 /// The code of an outcome: [`NONE`], or that of the error.
 pub fn code_of<T, E: ToErrorCode>(outcome: &Result<T, E>) -> i16 {
     outcome.as_ref().err().map_or(NONE, ToErrorCode::error_code)
+}
+
+impl ToErrorCode for PlacementError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NoPartitions => ResponseError::InvalidPartitions,
+            Self::NoReplicas | Self::TooFewBrokers { .. } => {
+                ResponseError::InvalidReplicationFactor
+            }
+            // An AdminOperationException in Kafka, which no code stands for.
+            Self::SomeWithoutRack => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for TopicError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Exists(_) | Self::MarkedForDeletion(_) => ResponseError::TopicAlreadyExists,
+            Self::QueuedForDeletion | Self::InvalidName(_) | Self::Collides { .. } => {
+                ResponseError::InvalidTopicException
+            }
+            Self::Unknown(_) => ResponseError::UnknownTopicOrPartition,
+            Self::NullConfigs(_) | Self::Config(_) => ResponseError::InvalidConfig,
+            Self::CountAndAssignment => ResponseError::InvalidRequest,
+            Self::Placement(error) => error.to_response_error(),
+            Self::UnequalReplicas
+            | Self::DuplicateReplicas(_)
+            | Self::NotConsecutive
+            | Self::UnknownBrokers(_)
+            | Self::WrongAssignmentCount { .. }
+            | Self::EmptyAssignment(_)
+            | Self::DuplicateBrokers { .. }
+            | Self::InconsistentReplicationFactor { .. } => ResponseError::InvalidReplicaAssignment,
+            Self::TooManyPartitions { .. } | Self::AssignmentTooLarge { .. } => {
+                ResponseError::PolicyViolation
+            }
+            Self::TimedOut => ResponseError::RequestTimedOut,
+            Self::ReassignmentInProgress(_) => ResponseError::ReassignmentInProgress,
+            Self::FewerPartitions { .. } | Self::SamePartitions(_) => {
+                ResponseError::InvalidPartitions
+            }
+            Self::Store(TopicStoreError::Config(ConfigWriteError::ControllerMoved)) => {
+                ResponseError::StaleControllerEpoch
+            }
+            Self::NoFirstPartition | Self::Store(_) | Self::Brokers(_) | Self::Coordination(_) => {
+                ResponseError::UnknownServerError
+            }
+        }
+    }
+}
+
+impl ToErrorCode for ProducerIdError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            // What Kafka answers while it waits for a block; producers try again.
+            Self::NotAvailable(_) => ResponseError::CoordinatorLoadInProgress,
+        }
+    }
 }

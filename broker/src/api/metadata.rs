@@ -146,7 +146,14 @@ async fn unknown(name: &str, allow_creation: bool, context: &Context<'_>) -> Met
     let error = if check_topic_name(name).is_err() {
         ResponseError::InvalidTopicException
     } else if allow_creation && context.broker.config.broker().auto_create_topics_enable {
-        ResponseError::LeaderNotAvailable
+        // It has a leader soon: the client asks again.
+        match context.broker.topics.auto_create(name).await {
+            Ok(()) => ResponseError::LeaderNotAvailable,
+            Err(error) => {
+                tracing::warn!(topic = name, %error, "a topic was not created on demand");
+                error.to_response_error()
+            }
+        }
     } else {
         ResponseError::UnknownTopicOrPartition
     };

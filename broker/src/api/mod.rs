@@ -22,6 +22,8 @@ pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
+pub mod producer_ids;
+pub mod topics;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -179,13 +181,17 @@ api_table! {
     Metadata(MetadataRequest) 0..=12 => metadata::metadata,
     FindCoordinator(FindCoordinatorRequest) 0..=6 => groups::find_coordinator,
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
+    CreateTopics(CreateTopicsRequest) 0..=7 => topics::create_topics,
+    DeleteTopics(DeleteTopicsRequest) 0..=6 => topics::delete_topics,
     DeleteRecords(DeleteRecordsRequest) 0..=2 => offsets::delete_records,
+    InitProducerId(InitProducerIdRequest) 0..=5 => producer_ids::init_producer_id,
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 0..=4 => offsets::offset_for_leader_epoch,
     DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,
     AlterConfigs(AlterConfigsRequest) 0..=2 => alter_configs::alter_configs,
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => alter_configs::incremental_alter_configs,
     AlterReplicaLogDirs(AlterReplicaLogDirsRequest) 0..=2 => log_dirs::alter_replica_log_dirs,
     DescribeLogDirs(DescribeLogDirsRequest) 0..=4 => log_dirs::describe_log_dirs,
+    CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
 }

@@ -33,8 +33,10 @@ use crate::net::{
     ConnectionLimits, ListenError, Listener, ListenerOptions, Network, NetworkOptions,
     raise_open_file_limit,
 };
+use crate::producer_ids::ProducerIdManager;
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
+use crate::topics::TopicAdmin;
 use crate::zookeeper::{
     ClusterIdError, ConfigListener, ConfigReadError, ConnectError, CoordinationError, FormerOwner,
     RegistrationError, ZooKeeper, ZooKeeperOptions,
@@ -228,13 +230,15 @@ impl Server {
             broker_id,
             cluster_id: identity.cluster_id,
             config: live.clone(),
-            metadata,
             metrics,
             zookeeper: zookeeper.clone(),
             logs: logs.clone(),
             replicas: replicas.clone(),
             fetch_sessions: Arc::new(FetchSessions::new(session_slots.max(0) as usize)),
+            topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
+            producer_ids: ProducerIdManager::new(controller.clone()),
             controller,
+            metadata,
         });
         let network = Network::new(NetworkOptions::from_config(&config));
         live.on_broker_change({

@@ -49,6 +49,7 @@ macro_rules! broker_config {
 
 broker_config! {
     barnabas_admin_listener: String = "barnabas.admin.listener",
+    barnabas_max_partitions_per_request: i32 = "barnabas.max.partitions.per.request",
     alter_config_policy_class_name: Option<String> = "alter.config.policy.class.name",
     alter_log_dirs_replication_quota_window_num: i32 = "alter.log.dirs.replication.quota.window.num",
     alter_log_dirs_replication_quota_window_size_seconds: i32 = "alter.log.dirs.replication.quota.window.size.seconds",
