@@ -3,7 +3,8 @@
 //! Two implementations keep it honest: [`super::client`] speaks to an ensemble, [`super::memory`] lives in
 //! the process, for tests and simulation. What follows holds for both.
 //!
-//! - Operations of one batch, and of batches submitted one after the other, take effect in that order.
+//! - Operations of one batch, and of batches submitted one after the other, take effect in that order. (In a
+//!   moment in which a connection breaks, one that was lost may take effect after the next few.)
 //! - A lost connection is never seen here: what was lost is sent again until it is answered. So a write may
 //!   have happened twice: a create can report `NodeExists`, a conditional write `BadVersion`, because of
 //!   itself. Who cares reads what is there.
@@ -194,7 +195,7 @@ impl Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Data {
-        /// Null data reads as `None`.
+        /// Null may read as empty: the client library does not tell them apart.
         data: Option<Vec<u8>>,
         stat: Stat,
     },

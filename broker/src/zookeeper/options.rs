@@ -8,7 +8,8 @@ use barnabas_core::config::BrokerConfig;
 
 use super::ConnectError;
 
-/// Names and passwords for SASL DIGEST-MD5.
+/// Name and password for SASL DIGEST-MD5. Beyond ASCII the client library hashes them in UTF-8, where Java takes
+/// ISO 8859-1 for what it can say, so servers refuse such passwords.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DigestCredentials {
     pub username: String,
@@ -280,10 +281,19 @@ pub fn read_jaas(path: &Path) -> Result<Option<DigestCredentials>, ConnectError>
             .map(|(_, value)| value.clone())
             .ok_or_else(|| failed(format!("has no `{name}` in its `Client` section")))
     };
-    Ok(Some(DigestCredentials {
+    let credentials = DigestCredentials {
         username: option("username")?,
         password: option("password")?,
-    }))
+    };
+    let is_plain = |text: &str| text.is_ascii() && !text.contains(['"', '\\']);
+    if !is_plain(&credentials.username) || !credentials.password.is_ascii() {
+        return Err(failed(
+            "has a user name or password in its `Client` section with characters beyond ASCII, or a user name \
+             with quotes; choose others"
+                .to_owned(),
+        ));
+    }
+    Ok(Some(credentials))
 }
 
 #[derive(Debug, PartialEq, Eq)]

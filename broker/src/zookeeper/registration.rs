@@ -68,7 +68,13 @@ enum Attempt {
 impl ZooKeeper {
     /// Creates what every broker expects to exist, in Kafka's order.
     pub async fn create_base_paths(&self) -> Result<(), CoordinationError> {
-        for path in BASE_PATHS {
+        // All but the first start find everything there, at the price of one round trip.
+        let reads = BASE_PATHS.map(Operation::exists).to_vec();
+        let found = self.coordination.submit(reads).await;
+        for (path, found) in BASE_PATHS.into_iter().zip(found) {
+            if let Outcome::Exists(Some(_)) = found? {
+                continue;
+            }
             match self.coordination.create_recursive(path, None).await {
                 Ok(()) | Err(CoordinationError::NodeExists) => {}
                 Err(error) => return Err(error),

@@ -124,25 +124,43 @@ async fn data_and_versions(ensemble: &dyn Ensemble) {
 
 async fn null_is_not_empty(ensemble: &dyn Ensemble) {
     let client = ensemble.connect().await;
+    let some = || Some(b"x".to_vec());
     let batch = vec![
         Operation::create("/null", None),
-        Operation::create("/empty", Vec::new()),
-        Operation::get("/null"),
-        Operation::get("/empty"),
-        Operation::set("/null", Vec::new()),
-        Operation::set("/empty", None),
-        Operation::get("/null"),
-        Operation::get("/empty"),
+        Operation::create("/null/empty", Vec::new()),
+        Operation::create("/null/data", some()),
+        Operation::create_sequential("/null/data/s-", None),
+        Operation::create("/set-null", some()),
+        Operation::set("/set-null", None),
+        Operation::set("/null/data", Vec::new()),
+        Operation::Multi(vec![
+            Operation::check("/null", 0),
+            Operation::create("/multi", None),
+            Operation::create("/multi/data", some()),
+            Operation::set_if("/multi/data", None, 0),
+        ]),
     ];
     let results = client.coordination.submit(batch).await;
-    let data = results
-        .into_iter()
-        .filter_map(|result| match result.unwrap() {
-            Outcome::Data { data, .. } => Some(data),
-            _ => None,
-        });
-    let data: Vec<_> = data.collect();
-    assert_eq!(data, [None, Some(vec![]), Some(vec![]), None]);
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    let empty = || Some(Vec::new());
+    let expected = [
+        ("/null", None),
+        ("/null/empty", empty()),
+        ("/null/data", empty()),
+        ("/null/data/s-0000000000", None),
+        ("/set-null", None),
+        ("/multi", None),
+        ("/multi/data", None),
+    ];
+    for (path, data) in expected {
+        assert_eq!(ensemble.data_at(path).await, data, "{path}");
+    }
+    let failing = vec![Operation::create("/x", None), Operation::check("/null", 7)];
+    let results = client.coordination.multi(failing).await;
+    assert_eq!(
+        results,
+        Ok(vec![Err(Error::RolledBack), Err(Error::BadVersion)])
+    );
 }
 
 async fn refusals(ensemble: &dyn Ensemble) {
@@ -407,11 +425,7 @@ async fn recursive_creation(ensemble: &dyn Ensemble) {
     assert_eq!(zk.create_recursive("/x/y/w/v", data).await, Ok(()));
     let (data, _) = zk.get("/x/y/w/v", Watch::No).await.unwrap().unwrap();
     assert_eq!(data, b"d");
-    let parent = zk.run(Operation::get("/x/y")).await.unwrap();
-    assert!(
-        matches!(parent, Outcome::Data { data: None, .. }),
-        "{parent:?}"
-    );
+    assert_eq!(ensemble.data_at("/x/y").await, None, "parents are null");
 }
 
 async fn connection_loss(ensemble: &dyn Ensemble) {
@@ -436,10 +450,11 @@ async fn lost_reply(ensemble: &dyn Ensemble) {
     let zk = &client.coordination;
     create(&client, "/v", "").await;
     client.lose_next_reply();
-    let created = zk.create("/twice", None, CreateMode::Persistent).await;
+    let data = || Some(b"x".to_vec());
+    let created = zk.create("/twice", data(), CreateMode::Persistent).await;
     assert_eq!(created, Err(Error::NodeExists));
     client.lose_next_reply();
-    let set = zk.set("/v", None, Some(0)).await;
+    let set = zk.set("/v", data(), Some(0)).await;
     assert_eq!(set, Err(Error::BadVersion));
 }
 

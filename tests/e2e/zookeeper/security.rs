@@ -267,7 +267,7 @@ async fn tls_settings_that_cannot_work_are_named() {
 
 fn sasl_server() -> ZooKeeperServer {
     let users = "Server { org.apache.zookeeper.server.auth.DigestLoginModule required \
-                 user_kafka=\"s\u{e9}cret, \\\"q\\\"\" user_other=\"pw\"; };";
+                 user_kafka=\"se, cret;\" user_other=\"pw\"; };";
     let server = ZooKeeperServer::start_with(&ServerOptions {
         configuration: vec![
             "authProvider.1=org.apache.zookeeper.server.auth.SASLAuthenticationProvider".to_owned(),
@@ -293,7 +293,7 @@ fn as_user(connect: &str, username: &str, password: &str) -> ZooKeeperOptions {
 async fn sasl_and_access_rights() {
     let mut server = sasl_server();
     let connect = format!("{}/acl", server.connect());
-    let kafka = as_user(&connect, "kafka", "s\u{e9}cret, \"q\"");
+    let kafka = as_user(&connect, "kafka", "se, cret;");
     let zookeeper = in_time(ZooKeeper::connect(&kafka)).await.unwrap();
     let zk = zookeeper.coordination().clone();
     zk.create_recursive("/config/users/alice", Some(b"{}".to_vec()))

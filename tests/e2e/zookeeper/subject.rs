@@ -11,6 +11,8 @@ use barnabas_broker::zookeeper::{
 use barnabas_tests::zookeeper_server::ZooKeeperServer;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::proxy::{Mode, Proxy};
@@ -28,6 +30,8 @@ pub(crate) trait Ensemble {
     /// An empty tree for one story.
     fn begin_story(&self);
     fn connect(&self) -> BoxFuture<'_, Client>;
+    /// What is kept in a node, null told from empty.
+    fn data_at(&self, path: &'static str) -> BoxFuture<'_, Option<Vec<u8>>>;
 }
 
 /// A client and the faults that can befall it.
@@ -117,6 +121,11 @@ impl Ensemble for Memory {
         };
         std::future::ready(client).boxed()
     }
+
+    fn data_at(&self, path: &'static str) -> BoxFuture<'_, Option<Vec<u8>>> {
+        let data = self.0.lock().unwrap().dump()[path].0.clone();
+        std::future::ready(data).boxed()
+    }
 }
 
 pub(crate) struct Real {
@@ -152,4 +161,48 @@ impl Ensemble for Real {
         }
         .boxed()
     }
+
+    fn data_at(&self, path: &'static str) -> BoxFuture<'_, Option<Vec<u8>>> {
+        let story = self.story.load(Ordering::Relaxed);
+        raw_data(self.server.port(), format!("/stories/{story}{path}")).boxed()
+    }
+}
+
+/// Reads a node by the bare protocol: libraries read null as empty.
+async fn raw_data(port: u16, path: String) -> Option<Vec<u8>> {
+    async fn exchange(stream: &mut TcpStream, message: &[u8]) -> Vec<u8> {
+        stream
+            .write_u32(u32::try_from(message.len()).unwrap())
+            .await
+            .unwrap();
+        stream.write_all(message).await.unwrap();
+        let length = stream.read_u32().await.unwrap();
+        let mut answer = vec![0; length as usize];
+        stream.read_exact(&mut answer).await.unwrap();
+        answer
+    }
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    // Protocol 0, nothing seen, 4 s, no session, a password of 16 bytes.
+    let hello = [
+        &[0; 12][..],
+        &4000_u32.to_be_bytes(),
+        &[0; 8],
+        &16_u32.to_be_bytes(),
+        &[0; 16],
+    ];
+    exchange(&mut stream, &hello.concat()).await;
+    let length = u32::try_from(path.len()).unwrap();
+    // Request 1, getData (4), the path, no watch.
+    let get = [
+        &[0, 0, 0, 1, 0, 0, 0, 4][..],
+        &length.to_be_bytes(),
+        path.as_bytes(),
+        &[0],
+    ];
+    let answer = exchange(&mut stream, &get.concat()).await;
+    let (header, rest) = answer.split_at(16);
+    assert_eq!(header[12..], [0; 4], "{path} can be read");
+    let (length, rest) = rest.split_first_chunk::<4>().unwrap();
+    let length = usize::try_from(i32::from_be_bytes(*length)).ok()?;
+    Some(rest[..length].to_vec())
 }

@@ -1,29 +1,26 @@
-//! A client of a real ensemble.
-//!
-//! Written for what Kafka's znodes need and other clients lack: null data is not empty data, a session ends
-//! when a server says so and not by this side's clock, and requests lost with a connection are sent again.
+//! A client of a real ensemble: the library's, made to behave as the port says.
 
-mod digest;
-mod jute;
+mod null_data;
+mod rights;
 mod session;
 mod tls;
-mod transport;
-mod wire;
+mod translate;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use self::null_data::transport::Transport;
+use self::null_data::{Lost, NullDataWriter};
 use self::session::{Job, Request, SessionTask};
-use self::transport::Transport;
-use self::wire::Wire;
 use super::ConnectError;
 use super::coordination::{
-    Coordination, CoordinationError, CoordinationEvent, CreateMode, Operation, Outcome,
-    SessionState,
+    Coordination, CoordinationError, CoordinationEvent, Operation, Outcome, SessionState,
 };
 use super::options::ZooKeeperOptions;
 
@@ -58,50 +55,33 @@ impl Shared {
 /// A client with a session of its own. The session ends with [`Coordination::close`], or when this is dropped.
 pub struct ZooKeeperClient {
     jobs: mpsc::UnboundedSender<Job>,
-    wire: Wire,
     shared: Arc<Shared>,
 }
 
 impl ZooKeeperClient {
     /// Connects to an ensemble, waiting for `connection_timeout` at most, and creates the chroot if it is missing.
     pub async fn connect(options: &ZooKeeperOptions) -> Result<Arc<Self>, ConnectError> {
-        let tls = options.tls.as_ref().map(tls::client_config).transpose()?;
-        let transport = Transport { tls };
-        if !options.connect.chroot.is_empty() {
-            // Paths below a chroot that does not exist cannot be made from below it.
-            let outside = Self::start(options, transport.clone(), "").await?;
-            let created = outside.create_path(&options.connect.chroot).await;
-            outside.close().await;
-            created.map_err(|source| ConnectError::Chroot {
-                chroot: options.connect.chroot.clone(),
-                source,
-            })?;
-        }
-        Self::start(options, transport, &options.connect.chroot).await
-    }
-
-    async fn start(
-        options: &ZooKeeperOptions,
-        transport: Transport,
-        chroot: &str,
-    ) -> Result<Arc<Self>, ConnectError> {
+        let options = Arc::new(options.clone());
+        let transport = Transport {
+            tls: options.tls.as_ref().map(tls::client_config).transpose()?,
+        };
+        let library_tls = options.tls.as_ref().map(tls::library_options).transpose()?;
+        let deadline = Instant::now() + options.connection_timeout;
+        prepare(&options, &transport, deadline).await?;
         let shared = Arc::new(Shared {
             state: watch::Sender::new(SessionState::Disconnected),
             session_id: AtomicI64::new(0),
             subscribers: Mutex::default(),
-            reason: Mutex::new("no connection was made".to_owned()),
+            reason: Mutex::default(),
         });
-        let wire = Wire {
-            chroot: chroot.to_owned(),
-            set_acl: options.set_acl,
-        };
         let (jobs, queue) = mpsc::unbounded_channel();
         let mut state = shared.state.subscribe();
-        let options = Arc::new(options.clone());
+        let null_data =
+            NullDataWriter::new(options.clone(), transport.clone(), &options.connect.chroot);
         let task = SessionTask::new(
             options.clone(),
-            transport,
-            wire.clone(),
+            library_tls,
+            null_data,
             shared.clone(),
             queue,
         );
@@ -111,42 +91,99 @@ impl ZooKeeperClient {
             SessionState::Connected | SessionState::AuthFailed => true,
             SessionState::Disconnected | SessionState::Expired | SessionState::Closed => false,
         });
-        let connected = tokio::time::timeout(options.connection_timeout, connected).await;
-        let connect = options.connect_text.clone();
-        let reason = || {
-            let reason = shared.reason.lock().unwrap_or_else(PoisonError::into_inner);
-            reason.clone()
-        };
+        let connected = tokio::time::timeout_at(deadline, connected).await;
         match connected.map(|state| state.map(|state| *state)) {
-            Ok(Ok(SessionState::AuthFailed)) => Err(ConnectError::AuthFailed {
-                connect,
-                reason: reason(),
-            }),
-            Ok(Ok(_)) => Ok(Arc::new(Self { jobs, wire, shared })),
-            Ok(Err(_)) | Err(_) => Err(ConnectError::Unreachable {
-                connect,
-                timeout_ms: options.connection_timeout.as_millis(),
-                reason: reason(),
-            }),
-        }
-    }
-
-    async fn create_path(&self, path: &str) -> Result<(), CoordinationError> {
-        let ends = path.match_indices('/').map(|(at, _)| at).skip(1);
-        for end in ends.chain([path.len()]) {
-            let create = Operation::Create {
-                path: path[..end].to_owned(),
-                data: None,
-                mode: CreateMode::Persistent,
-            };
-            match self.submit(vec![create]).await.pop() {
-                Some(Ok(_) | Err(CoordinationError::NodeExists)) => {}
-                Some(Err(error)) => return Err(error),
-                None => return Err(CoordinationError::UnexpectedAnswer),
+            Ok(Ok(SessionState::AuthFailed)) => {
+                let reason = shared.reason.lock().unwrap_or_else(PoisonError::into_inner);
+                Err(ConnectError::AuthFailed {
+                    connect: options.connect_text.clone(),
+                    reason: reason.clone(),
+                })
+            }
+            Ok(Ok(_)) => Ok(Arc::new(Self { jobs, shared })),
+            Ok(Err(_)) | Err(_) => {
+                let reason = shared
+                    .reason
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                Err(unreachable(&options, &transport, &reason).await)
             }
         }
-        Ok(())
     }
+}
+
+/// The library does not tell why a server cannot be reached, so that is found out here.
+async fn unreachable(
+    options: &ZooKeeperOptions,
+    transport: &Transport,
+    last: &str,
+) -> ConnectError {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let mut reasons = Vec::new();
+    for (host, port) in &options.connect.servers {
+        let reason = match transport.connect(host, *port, PATIENCE).await {
+            Ok(_) => format!("takes connections but opens no session ({last})"),
+            Err(error) => error.to_string(),
+        };
+        reasons.push(format!("{host}:{port}: {reason}"));
+    }
+    ConnectError::Unreachable {
+        connect: options.connect_text.clone(),
+        timeout_ms: options.connection_timeout.as_millis(),
+        reason: reasons.join("; "),
+    }
+}
+
+/// Creates each element of the chroot with null data, as Kafka does, from outside of it. Credentials are tried even
+/// if there is no chroot: the library goes on without them where a server does not ask for any.
+async fn prepare(
+    options: &Arc<ZooKeeperOptions>,
+    transport: &Transport,
+    deadline: Instant,
+) -> Result<(), ConnectError> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut outside = NullDataWriter::new(options.clone(), transport.clone(), "");
+    let chroot = &options.connect.chroot;
+    let mut steps: Vec<Operation> = Vec::new();
+    if options.sasl.is_some() {
+        steps.push(Operation::Multi(vec![Operation::check("/", -1)]));
+    }
+    let ends = chroot.match_indices('/').map(|(at, _)| at).skip(1);
+    let ends = ends.chain((!chroot.is_empty()).then_some(chroot.len()));
+    steps.extend(ends.map(|end| Operation::create(&chroot[..end], None)));
+    for step in steps {
+        let created = loop {
+            match tokio::time::timeout_at(deadline, outside.write(&step)).await {
+                Ok(Ok(created)) => break created,
+                Ok(Err(Lost::AuthFailed(reason))) => {
+                    return Err(ConnectError::AuthFailed {
+                        connect: options.connect_text.clone(),
+                        reason,
+                    });
+                }
+                Ok(Err(Lost::Connection(_))) if Instant::now() + PAUSE < deadline => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Ok(Err(Lost::Connection(reason))) => {
+                    tokio::time::sleep_until(deadline).await;
+                    return Err(unreachable(options, transport, &reason).await);
+                }
+                Err(_) => return Err(unreachable(options, transport, "no answer").await),
+            }
+        };
+        match created {
+            Ok(_) | Err(CoordinationError::NodeExists) => {}
+            Err(source) => {
+                return Err(ConnectError::Chroot {
+                    chroot: chroot.clone(),
+                    source,
+                });
+            }
+        }
+    }
+    outside.close().await;
+    Ok(())
 }
 
 impl Coordination for ZooKeeperClient {
@@ -156,22 +193,13 @@ impl Coordination for ZooKeeperClient {
     ) -> BoxFuture<'static, Vec<Result<Outcome, CoordinationError>>> {
         let answers = batch.into_iter().map(|operation| {
             let (reply, answer) = oneshot::channel();
-            match self.wire.encode(&operation) {
-                Ok((code, body)) => {
-                    let request = Request {
-                        operation,
-                        code,
-                        body,
-                        reply,
-                        losses: 0,
-                    };
-                    // A closed queue drops the reply, which answers below.
-                    let _ = self.jobs.send(Job::Request(request));
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(error));
-                }
-            }
+            let request = Request {
+                operation,
+                reply,
+                losses: 0,
+            };
+            // A closed queue drops the reply, which answers below.
+            drop(self.jobs.send(Job::Request(request)));
             answer.map(|answer| answer.unwrap_or(Err(CoordinationError::Closed)))
         });
         let answers: Vec<_> = answers.collect();

@@ -1,45 +1,69 @@
-//! The task of a client: one session after the other, each over one connection after the other.
+//! The task of a client: one session after the other, and what waits for them.
 //!
-//! It owns everything that changes. Requests lost with a connection are sent again before later ones, so the
-//! order of submission holds. Only a server says that a session has expired; until it does, requests wait.
+//! It owns everything that changes. Requests go out in the order of submission; those lost with a connection are
+//! sent again before later ones. Changes with null data go by another connection, so both kinds wait for each
+//! other. The library takes a session for expired by its own clock; here only a server's word counts: until
+//! then the session is taken up again, and watches that may have fired meanwhile are told as fired.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
+use futures::{FutureExt, StreamExt};
 use rand::Rng as _;
-use rand::seq::SliceRandom as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
+use zookeeper_client::{
+    Client, Connector, Error, SaslOptions, SessionInfo, SessionState as LibraryState, WatchedEvent,
+};
 
 use super::Shared;
-use super::digest;
-use super::jute::{Malformed, Reader, Writer};
-use super::transport::{Stream, Transport};
-use super::wire::{SetWatch, Wire, error_code, op_code, watch_event, xid};
+use super::null_data::{Lost, NullDataWriter};
+use super::translate::{self, Answer, WatchKind};
 use crate::zookeeper::coordination::{
-    CoordinationError, CoordinationEvent, NodeEvent, Operation, Outcome, SessionHold, SessionState,
+    CoordinationError, CoordinationEvent, CreateMode, NodeEvent, Operation, Outcome, SessionHold,
+    SessionState,
 };
 use crate::zookeeper::options::ZooKeeperOptions;
 
 /// One operation on its way.
 pub(super) struct Request {
     pub(super) operation: Operation,
-    pub(super) code: i32,
-    pub(super) body: Vec<u8>,
     pub(super) reply: oneshot::Sender<Result<Outcome, CoordinationError>>,
     /// How many connections broke while this had no answer.
     pub(super) losses: u32,
 }
 
+/// What the task is asked for.
+pub(super) enum Job {
+    Request(Request),
+    Close(oneshot::Sender<()>),
+}
+
+/// A server closes the connection over a request above its `jute.maxbuffer`, which is never less than 1 MiB;
+/// data below this cannot be why.
+const SAFE_DATA_BYTES: usize = 1_000_000;
+/// After so many connections broke over one such request it fails, or nothing else would ever be done.
+const LOSSES_OF_LARGE_REQUEST: u32 = 3;
+/// The first pause between two rounds of attempts to connect; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause between two rounds of attempts to connect.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How long a refusal of credentials is waited out.
+const AUTH_FAILED_PAUSE: Duration = Duration::from_secs(1);
+/// How long the answer to a close is waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the connection for null data is kept without use.
+const NULL_DATA_IDLE: Duration = Duration::from_secs(2);
+
 impl Request {
     /// Whether a server may refuse it for its size, by closing the connection without a word.
     fn is_large(&self) -> bool {
-        self.body.len() > SAFE_REQUEST_BYTES
+        data_bytes(&self.operation) > SAFE_DATA_BYTES
     }
 
     /// Whether it broke connections that nothing else can have broken.
@@ -53,205 +77,158 @@ impl Request {
     }
 }
 
-/// What the task is asked for.
-pub(super) enum Job {
-    Request(Request),
-    Close(oneshot::Sender<()>),
+fn data_bytes(operation: &Operation) -> usize {
+    match operation {
+        Operation::Create { path, data, .. } | Operation::Set { path, data, .. } => {
+            path.len() + data.as_ref().map_or(0, Vec::len)
+        }
+        Operation::Multi(operations) => operations.iter().map(data_bytes).sum(),
+        Operation::Get { path, .. }
+        | Operation::Exists { path, .. }
+        | Operation::Children { path, .. }
+        | Operation::Delete { path, .. }
+        | Operation::Check { path, .. } => path.len(),
+    }
 }
 
-/// A server closes the connection over a request above its `jute.maxbuffer`, which is never less than this.
-const SAFE_REQUEST_BYTES: usize = 0xf_ffff;
-/// After so many connections broke over one such request it fails, or nothing else would ever be done.
-const LOSSES_OF_LARGE_REQUEST: u32 = 3;
-/// No answer is longer. Above Kafka's own limit (4 MiB), to be able to list very many topics.
-const MAX_FRAME_BYTES: usize = 64 * 1024 * 1024;
-/// Paths in one request to set watches again; as in ZooKeeper's own client, to stay below `jute.maxbuffer`.
-const SET_WATCHES_BYTES: usize = 128 * 1024;
-/// The first pause between two rounds of attempts to connect; each is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The longest pause between two rounds of attempts to connect.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How long a refusal of credentials is waited out.
-const AUTH_FAILED_PAUSE: Duration = Duration::from_secs(1);
-/// How long the answer to a close is waited for.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Which connection an operation goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Session,
+    NullData,
+}
 
-/// Why a connection is over.
-enum Lost {
-    Io(String),
+fn lane_of(operation: &Operation) -> Lane {
+    let is_ephemeral = |operation: &Operation| {
+        matches!(
+            operation,
+            Operation::Create {
+                mode: CreateMode::Ephemeral,
+                ..
+            }
+        )
+    };
+    match operation {
+        // An ephemeral node has to belong to the session; registration sets its data at once anyway.
+        Operation::Create { data: None, .. } if !is_ephemeral(operation) => Lane::NullData,
+        Operation::Set { data: None, .. } => Lane::NullData,
+        Operation::Multi(operations) if !operations.iter().any(is_ephemeral) => {
+            let mut lanes = operations.iter().map(lane_of);
+            lanes
+                .find(|lane| *lane == Lane::NullData)
+                .unwrap_or(Lane::Session)
+        }
+        Operation::Create { .. }
+        | Operation::Set { .. }
+        | Operation::Multi(_)
+        | Operation::Get { .. }
+        | Operation::Exists { .. }
+        | Operation::Children { .. }
+        | Operation::Delete { .. }
+        | Operation::Check { .. } => Lane::Session,
+    }
+}
+
+/// How an attempt to have a session ended.
+enum Attempt {
+    Connected(Client),
     Expired,
-    AuthFailed(String),
     Closed,
 }
 
-impl From<io::Error> for Lost {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error.to_string())
-    }
-}
-
-impl From<Malformed> for Lost {
-    fn from(error: Malformed) -> Self {
-        Self::Io(error.to_string())
-    }
-}
-
-/// Why a session is over.
+/// Why a connected client is of no more use.
 enum End {
-    Expired,
+    /// The session may live on.
+    Lost(SessionInfo),
     Closed,
 }
 
-#[derive(Default)]
-struct Watches {
-    data: BTreeSet<String>,
-    exists: BTreeSet<String>,
-    children: BTreeSet<String>,
-}
-
-/// Bytes in both directions.
-struct Connection {
-    stream: Box<dyn Stream>,
-    incoming: Vec<u8>,
-    outgoing: bytes::BytesMut,
-    is_flushed: bool,
-    last_received: Instant,
-    last_sent: Instant,
-}
-
-impl Connection {
-    fn send(&mut self, frame: &[u8]) {
-        self.outgoing
-            .extend_from_slice(&(frame.len() as u32).to_be_bytes());
-        self.outgoing.extend_from_slice(frame);
-        self.is_flushed = false;
-        self.last_sent = Instant::now();
-    }
-
-    fn send_request(&mut self, id: i32, code: i32, body: &[u8]) {
-        let mut frame = Writer::default();
-        frame.int(id).int(code);
-        frame.0.extend_from_slice(body);
-        self.send(&frame.0);
-    }
-
-    /// The next whole frame that has been received.
-    fn next_frame(&mut self) -> Result<Option<Vec<u8>>, Malformed> {
-        let Some((length, rest)) = self.incoming.split_first_chunk::<4>() else {
-            return Ok(None);
-        };
-        let length = u32::from_be_bytes(*length) as usize;
-        if length > MAX_FRAME_BYTES {
-            return Err(Malformed);
-        }
-        let Some(frame) = rest.get(..length) else {
-            return Ok(None);
-        };
-        let frame = frame.to_vec();
-        self.incoming.drain(..4 + length);
-        Ok(Some(frame))
-    }
-
-    /// Moves bytes until some have been received. Cancelling it loses nothing.
-    async fn progress(&mut self) -> io::Result<()> {
-        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
-        let write = async {
-            while !self.outgoing.is_empty() {
-                writer.write_buf(&mut self.outgoing).await?;
-            }
-            if !self.is_flushed {
-                writer.flush().await?;
-                self.is_flushed = true;
-            }
-            std::future::pending::<io::Result<()>>().await
-        };
-        tokio::select! {
-            biased;
-            received = reader.read_buf(&mut self.incoming) => {
-                if received? == 0 {
-                    let why = "the server closed the connection";
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
-                }
-                self.last_received = Instant::now();
-                Ok(())
-            }
-            failed = write => failed,
-        }
-    }
-
-    async fn receive(&mut self) -> Result<Vec<u8>, Lost> {
-        loop {
-            if let Some(frame) = self.next_frame()? {
-                return Ok(frame);
-            }
-            self.progress().await?;
-        }
-    }
-}
+type InFlight = BoxFuture<'static, (Request, Answer)>;
 
 pub(super) struct SessionTask {
     options: Arc<ZooKeeperOptions>,
-    transport: Transport,
-    wire: Wire,
+    connector: Connector,
+    /// What the library is to connect to.
+    cluster: String,
+    null_data: Arc<Mutex<NullDataWriter>>,
+    null_data_used: Option<Instant>,
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
     waiting: VecDeque<Request>,
-    in_flight: VecDeque<(i32, Request)>,
+    in_flight: FuturesOrdered<InFlight>,
+    /// Of those in flight.
+    lane: Lane,
+    has_suspect_in_flight: bool,
+    /// Requests without an answer, until nothing is in flight any more.
+    lost: Vec<Request>,
+    watchers: FuturesUnordered<BoxFuture<'static, (String, WatchKind, WatchedEvent)>>,
+    /// How many watchers there are of each watch: a server keeps one, however often it is set.
+    armed: BTreeMap<(String, WatchKind), u32>,
     closing: Option<oneshot::Sender<()>>,
-    watches: Watches,
-    servers: Vec<(String, u16)>,
-    session_id: i64,
-    password: Vec<u8>,
-    /// As negotiated.
-    timeout: Duration,
-    last_zxid: i64,
-    last_xid: i32,
 }
 
 impl SessionTask {
     pub(super) fn new(
         options: Arc<ZooKeeperOptions>,
-        transport: Transport,
-        wire: Wire,
+        tls: Option<zookeeper_client::TlsOptions>,
+        null_data: NullDataWriter,
         shared: Arc<Shared>,
         jobs: mpsc::UnboundedReceiver<Job>,
     ) -> Self {
-        let mut servers = options.connect.servers.clone();
-        // So that the clients of an ensemble spread over it.
-        servers.shuffle(&mut rand::rng());
+        let mut connector = Client::connector()
+            .with_session_timeout(options.session_timeout)
+            .with_fail_eagerly();
+        if let Some(credentials) = &options.sasl {
+            let sasl =
+                SaslOptions::digest_md5(credentials.username.clone(), credentials.password.clone());
+            connector = connector.with_sasl(sasl);
+        }
+        if let Some(tls) = tls {
+            connector = connector.with_tls(tls);
+        }
+        let servers = options.connect.servers.iter();
+        let servers: Vec<String> = servers
+            .map(|(host, port)| server_text(host, *port))
+            .collect();
         Self {
-            timeout: options.session_timeout,
+            cluster: format!("{}{}", servers.join(","), options.connect.chroot),
             options,
-            transport,
-            wire,
+            connector,
+            null_data: Arc::new(Mutex::new(null_data)),
+            null_data_used: None,
             shared,
             jobs,
             waiting: VecDeque::new(),
-            in_flight: VecDeque::new(),
+            in_flight: FuturesOrdered::new(),
+            lane: Lane::Session,
+            has_suspect_in_flight: false,
+            lost: Vec::new(),
+            watchers: FuturesUnordered::new(),
+            armed: BTreeMap::new(),
             closing: None,
-            watches: Watches::default(),
-            servers,
-            session_id: 0,
-            password: vec![0; 16],
-            last_zxid: 0,
-            last_xid: 0,
         }
     }
 
     /// Runs until the client is closed or dropped.
     pub(super) async fn run(mut self) {
+        let mut session: Option<SessionInfo> = None;
         let mut is_first = true;
         loop {
-            match self.live(is_first).await {
+            let is_new = session.is_none();
+            let client = match self.connect(session.take()).await {
+                Attempt::Connected(client) => client,
+                Attempt::Closed => break,
+                Attempt::Expired if self.expire().await => break,
+                Attempt::Expired => continue,
+            };
+            self.begin(&client, is_new, is_first);
+            is_first = false;
+            match self.serve(client).await {
                 End::Closed => break,
-                End::Expired => {
-                    is_first = false;
-                    if let End::Closed = self.expire().await {
-                        break;
-                    }
-                }
+                End::Lost(info) => session = Some(info),
             }
         }
+        self.null_data.lock().await.close().await;
         self.shared.set_state(SessionState::Closed);
         self.fail_all(&CoordinationError::Closed);
         self.jobs.close();
@@ -266,58 +243,116 @@ impl SessionTask {
         }
     }
 
-    /// One session, over as many connections as it takes.
-    async fn live(&mut self, is_first: bool) -> End {
-        let mut is_new = true;
+    /// Begins a session, or takes one up again, however long it takes.
+    async fn connect(&mut self, session: Option<SessionInfo>) -> Attempt {
         let mut pause = FIRST_PAUSE;
         loop {
-            for (host, port) in self.servers.clone() {
-                let lost = self
-                    .connect_and_serve(&host, port, is_first, &mut is_new)
-                    .await;
-                let was_connected = *self.shared.state.borrow() == SessionState::Connected;
-                self.lose_requests();
-                match lost {
-                    Lost::Expired => return End::Expired,
-                    Lost::Closed => return End::Closed,
-                    Lost::AuthFailed(reason) => {
-                        warn!(server = %format_args!("{host}:{port}"), reason, "ZooKeeper refuses this broker's credentials");
-                        self.shared.set_reason(format!("{host}:{port}: {reason}"));
-                        self.shared.set_state(SessionState::AuthFailed);
-                        self.fail_all(&CoordinationError::AuthFailed);
-                        if self.pause(AUTH_FAILED_PAUSE).await {
-                            return End::Closed;
-                        }
-                    }
-                    Lost::Io(reason) => {
-                        self.shared.set_reason(format!("{host}:{port}: {reason}"));
-                        self.shared.set_state(SessionState::Disconnected);
-                        if was_connected {
-                            pause = FIRST_PAUSE;
-                            warn!(server = %format_args!("{host}:{port}"), reason, "lost the connection to ZooKeeper; connecting again");
-                        } else {
-                            debug!(server = %format_args!("{host}:{port}"), reason, "no connection to ZooKeeper");
-                        }
-                    }
+            let mut connector = self.connector.clone();
+            if let Some(session) = &session {
+                connector = connector.with_session(session.clone());
+            }
+            let cluster = self.cluster.clone();
+            let is_secure = self.options.tls.is_some();
+            let connecting = async move {
+                if is_secure {
+                    connector.secure_connect(&cluster).await
+                } else {
+                    connector.connect(&cluster).await
+                }
+            };
+            let Some(connected) = self.unless_closed(connecting).await else {
+                return Attempt::Closed;
+            };
+            match connected {
+                Ok(client) => return Attempt::Connected(client),
+                Err(Error::SessionExpired) if session.is_some() => return Attempt::Expired,
+                Err(Error::AuthFailed) => {
+                    self.refuse_credentials();
+                    pause = AUTH_FAILED_PAUSE;
+                }
+                Err(error) => {
+                    self.shared.set_reason(error.to_string());
+                    self.shared.set_state(SessionState::Disconnected);
                 }
             }
-            if self.pause(pause).await {
-                return End::Closed;
+            let jitter = rand::rng().random_range(0.75..1.0);
+            let sleep = tokio::time::sleep(pause.mul_f64(jitter));
+            if self.unless_closed(sleep).await.is_none() {
+                return Attempt::Closed;
             }
             // A server that comes back has to be found well before the session would expire on it.
-            pause = (pause * 2).min(MAX_PAUSE).min(self.timeout / 8);
+            let limit = self.options.session_timeout / 8;
+            pause = (pause * 2).min(MAX_PAUSE).min(limit);
         }
     }
 
-    /// Collects jobs for a while. Returns whether the client was closed.
-    async fn pause(&mut self, pause: Duration) -> bool {
-        let until = Instant::now() + pause.mul_f64(rand::rng().random_range(0.75..1.0));
+    fn refuse_credentials(&mut self) {
+        let reason = "the user name or password of the JAAS file's `Client` section is wrong";
+        warn!(reason, "ZooKeeper refuses this broker's credentials");
+        self.shared.set_reason(reason.to_owned());
+        self.shared.set_state(SessionState::AuthFailed);
+        self.fail_all(&CoordinationError::AuthFailed);
+    }
+
+    /// Waits for something and collects jobs meanwhile. `None` if the client was closed before.
+    async fn unless_closed<T>(&mut self, what: impl Future<Output = T>) -> Option<T> {
+        let mut what = std::pin::pin!(what);
         loop {
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(until) => return false,
+                done = &mut what => return Some(done),
                 job = self.jobs.recv() => match job {
                     Some(Job::Request(request)) => self.waiting.push_back(request),
+                    Some(Job::Close(done)) => {
+                        self.closing = Some(done);
+                        return None;
+                    }
+                    None => return None,
+                },
+            }
+        }
+    }
+
+    fn begin(&mut self, client: &Client, is_new: bool, is_first: bool) {
+        let id = client.session_id().0;
+        info!(
+            session = format!("0x{id:x}"),
+            timeout_ms = client.session_timeout().as_millis(),
+            "connected to ZooKeeper"
+        );
+        self.shared.session_id.store(id, Ordering::Release);
+        self.shared.set_state(SessionState::Connected);
+        if is_new && !is_first {
+            self.shared.tell(&CoordinationEvent::SessionEstablished);
+        }
+        // Their watches went with the library's client; nobody knows what happened since.
+        self.watchers.clear();
+        for (path, kind) in std::mem::take(&mut self.armed).into_keys() {
+            let event = match kind {
+                WatchKind::Data => NodeEvent::DataChanged,
+                WatchKind::Children => NodeEvent::ChildrenChanged,
+            };
+            self.shared.tell(&CoordinationEvent::Node { path, event });
+        }
+    }
+
+    /// Tells everybody, and waits until they have let go of the session. Returns whether the client was closed.
+    async fn expire(&mut self) -> bool {
+        warn!("the ZooKeeper session has expired");
+        self.shared.set_state(SessionState::Expired);
+        self.fail_all(&CoordinationError::SessionExpired);
+        self.watchers.clear();
+        self.armed.clear();
+        let (hold, mut released) = SessionHold::new();
+        self.shared.tell(&CoordinationEvent::SessionExpired(hold));
+        loop {
+            tokio::select! {
+                biased;
+                _ = released.recv() => return false,
+                job = self.jobs.recv() => match job {
+                    Some(Job::Request(request)) => {
+                        answer(request.reply, Err(CoordinationError::SessionExpired));
+                    }
                     Some(Job::Close(done)) => {
                         self.closing = Some(done);
                         return true;
@@ -328,250 +363,59 @@ impl SessionTask {
         }
     }
 
-    /// Tells everybody, and waits until they have let go of the session.
-    async fn expire(&mut self) -> End {
-        warn!(
-            session = format!("0x{:x}", self.session_id),
-            "the ZooKeeper session has expired"
-        );
-        self.shared.set_state(SessionState::Expired);
-        self.fail_all(&CoordinationError::SessionExpired);
-        self.watches = Watches::default();
-        let (hold, mut released) = SessionHold::new();
-        self.shared.tell(&CoordinationEvent::SessionExpired(hold));
-        loop {
-            tokio::select! {
-                biased;
-                _ = released.recv() => break,
-                job = self.jobs.recv() => match job {
-                    Some(Job::Request(request)) => {
-                        answer(request.reply, Err(CoordinationError::SessionExpired));
-                    }
-                    Some(Job::Close(done)) => {
-                        self.closing = Some(done);
-                        return End::Closed;
-                    }
-                    None => return End::Closed,
-                },
-            }
-        }
-        self.session_id = 0;
-        self.password = vec![0; 16];
-        self.last_zxid = 0;
-        End::Expired
-    }
-
     fn fail_all(&mut self, error: &CoordinationError) {
-        let in_flight = self.in_flight.drain(..).map(|(_, request)| request);
-        for request in in_flight.chain(self.waiting.drain(..)) {
+        for request in self.lost.drain(..).chain(self.waiting.drain(..)) {
             answer(request.reply, Err(error.clone()));
         }
     }
 
-    /// What was sent without an answer goes first on the next connection.
-    fn lose_requests(&mut self) {
-        for (_, request) in &mut self.in_flight {
-            request.losses += 1;
-        }
-        let oldest = self.in_flight.front();
-        if oldest.is_some_and(|(_, request)| request.is_hopeless())
-            && let Some((_, request)) = self.in_flight.pop_front()
-        {
-            let error = "larger than the `jute.maxbuffer` of the ZooKeeper servers";
-            answer(request.reply, Err(CoordinationError::Invalid(error)));
-        }
-        while let Some((_, request)) = self.in_flight.pop_back() {
-            self.waiting.push_front(request);
-        }
-    }
-
-    async fn connect_and_serve(
-        &mut self,
-        host: &str,
-        port: u16,
-        is_first: bool,
-        is_new: &mut bool,
-    ) -> Lost {
-        let timeout = self.options.session_timeout / self.servers.len() as u32;
-        let stream = match self.transport.connect(host, port, timeout).await {
-            Ok(stream) => stream,
-            Err(error) => return error.into(),
-        };
-        let now = Instant::now();
-        let mut connection = Connection {
-            stream,
-            incoming: Vec::new(),
-            outgoing: bytes::BytesMut::new(),
-            is_flushed: true,
-            last_received: now,
-            last_sent: now,
-        };
-        let greeting = tokio::time::timeout(timeout, self.greet(&mut connection));
-        match greeting.await {
-            Ok(Ok(())) => {}
-            Ok(Err(lost)) => return lost,
-            Err(_) => return Lost::Io("the server did not open the session in time".to_owned()),
-        }
-        info!(
-            server = %format_args!("{host}:{port}"),
-            session = format!("0x{:x}", self.session_id),
-            timeout_ms = self.timeout.as_millis(),
-            "connected to ZooKeeper"
-        );
-        self.shared
-            .session_id
-            .store(self.session_id, Ordering::Release);
-        self.shared.set_state(SessionState::Connected);
-        if std::mem::take(is_new) && !is_first {
-            self.shared.tell(&CoordinationEvent::SessionEstablished);
-        }
-        match self.serve(&mut connection).await {
-            Ok(never) => match never {},
-            Err(lost) => lost,
-        }
-    }
-
-    /// Opens or takes up the session, proves who this is, and sets the watches again.
-    async fn greet(&mut self, connection: &mut Connection) -> Result<(), Lost> {
-        let mut hello = Writer::default();
-        let timeout_ms =
-            i32::try_from(self.options.session_timeout.as_millis()).unwrap_or(i32::MAX);
-        hello
-            .int(0)
-            .long(self.last_zxid)
-            .int(timeout_ms)
-            .long(self.session_id)
-            .buffer(Some(&self.password))
-            .bool(false);
-        connection.send(&hello.0);
-        let frame = connection.receive().await?;
-        let mut reader = Reader(&frame);
-        let (_protocol, timeout_ms, session_id) = (reader.int()?, reader.int()?, reader.long()?);
-        let password = reader.buffer()?.unwrap_or_default();
-        if timeout_ms <= 0 {
-            return Err(Lost::Expired);
-        }
-        self.timeout = Duration::from_millis(u64::from(timeout_ms.unsigned_abs()));
-        self.session_id = session_id;
-        self.password = password.to_vec();
-        if self.options.sasl.is_some() {
-            self.authenticate(connection).await?;
-        }
-        self.set_watches_again(connection);
-        Ok(())
-    }
-
-    async fn authenticate(&mut self, connection: &mut Connection) -> Result<(), Lost> {
-        let Some(credentials) = &self.options.sasl else {
-            return Ok(());
-        };
-        let failed = |reason: &str| Lost::AuthFailed(reason.to_owned());
-        let mut token = Vec::new();
-        // A challenge, and the server's own proof.
-        for is_challenge in [true, false] {
-            self.last_xid = self.last_xid.wrapping_add(1).max(1);
-            let mut body = Writer::default();
-            body.buffer(Some(&token));
-            connection.send_request(self.last_xid, op_code::SASL, &body.0);
-            let frame = connection.receive().await?;
-            let mut reader = Reader(&frame);
-            let (_, _, code) = (reader.int()?, reader.long()?, reader.int()?);
-            if code != error_code::OK {
-                return Err(failed(
-                    "the user name or password of the JAAS file's `Client` section is wrong",
-                ));
-            }
-            let Some(challenge) = reader.buffer()? else {
-                return Err(failed(
-                    "the server does not offer SASL; configure its JAAS file or remove this broker's",
-                ));
-            };
-            if is_challenge {
-                let nonce = format!("{:032x}", rand::rng().random::<u128>());
-                let answer = digest::answer(challenge, credentials, &nonce);
-                token = answer.ok_or_else(|| failed("the server does not offer DIGEST-MD5"))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn set_watches_again(&self, connection: &mut Connection) {
-        let data = self.watches.data.iter().map(|path| (0, path.as_str()));
-        let exists = self.watches.exists.iter().map(|path| (1, path.as_str()));
-        let children = self.watches.children.iter().map(|path| (2, path.as_str()));
-        let mut all = data.chain(exists).chain(children).peekable();
-        while all.peek().is_some() {
-            let mut lists: [Vec<&str>; 3] = Default::default();
-            let mut bytes = 0;
-            while let Some((list, path)) = all.next_if(|_| bytes < SET_WATCHES_BYTES) {
-                bytes += path.len() + 4;
-                lists[list].push(path);
-            }
-            let mut body = Writer::default();
-            body.long(self.last_zxid);
-            for list in &lists {
-                body.texts(list.iter().copied());
-            }
-            connection.send_request(xid::SET_WATCHES, op_code::SET_WATCHES, &body.0);
-        }
-    }
-
-    /// Sends and receives until the connection is lost.
-    async fn serve(
-        &mut self,
-        connection: &mut Connection,
-    ) -> Result<std::convert::Infallible, Lost> {
+    /// Sends and receives until the library's client is at its end.
+    async fn serve(&mut self, client: Client) -> End {
+        let mut states = client.state_watcher();
         loop {
-            while let Some(frame) = connection.next_frame()? {
-                self.receive(&frame)?;
-            }
-            if self.closing.is_some() {
-                return Err(self.close(connection).await);
-            }
-            // Whatever has been asked meanwhile goes out in one write.
             while let Ok(job) = self.jobs.try_recv() {
                 self.take(job);
             }
-            while let Some(request) = self.next_to_send() {
-                self.last_xid = self.last_xid.wrapping_add(1).max(1);
-                connection.send_request(self.last_xid, request.code, &request.body);
-                self.in_flight.push_back((self.last_xid, request));
+            if self.closing.is_some() {
+                return self.close(client).await;
             }
-            let ping_at = connection.last_sent + self.timeout / 3;
-            let lost_at = connection.last_received + self.timeout * 2 / 3;
+            if self.in_flight.is_empty() {
+                self.requeue_lost();
+            }
+            match client.state() {
+                LibraryState::SyncConnected | LibraryState::ConnectedReadOnly => {
+                    self.shared.set_state(SessionState::Connected);
+                    while let Some(request) = self.next_to_send() {
+                        self.send(&client, request);
+                    }
+                }
+                LibraryState::Disconnected => self.shared.set_state(SessionState::Disconnected),
+                LibraryState::Expired | LibraryState::Closed | LibraryState::AuthFailed
+                    if self.in_flight.is_empty() =>
+                {
+                    self.shared.set_state(SessionState::Disconnected);
+                    return End::Lost(client.session().clone());
+                }
+                LibraryState::Expired | LibraryState::Closed | LibraryState::AuthFailed => {}
+            }
+            let null_data_idle = self.null_data_used.map(|used| used + NULL_DATA_IDLE);
             tokio::select! {
                 biased;
-                progress = connection.progress() => progress?,
+                Some((request, answer)) = self.in_flight.next() => self.answered(request, answer),
+                Some((path, kind, event)) = self.watchers.next() => self.fire(path, kind, &event),
+                _ = states.changed() => {}
                 job = self.jobs.recv() => match job {
                     Some(job) => self.take(job),
                     // All handles are gone without a close: be as quick to let go of the session.
-                    None => return Err(self.close(connection).await),
+                    None => return self.close(client).await,
                 },
-                () = tokio::time::sleep_until(lost_at) => {
-                    return Err(Lost::Io("the server has been silent for too long".to_owned()));
-                }
-                () = tokio::time::sleep_until(ping_at) => {
-                    connection.send_request(xid::PING, op_code::PING, &[]);
+                () = tokio::time::sleep_until(null_data_idle.unwrap_or_else(Instant::now)),
+                    if null_data_idle.is_some() && self.in_flight.is_empty() =>
+                {
+                    self.null_data_used = None;
+                    self.null_data.lock().await.close().await;
                 }
             }
-        }
-    }
-
-    /// The next request, if it may go out now.
-    fn next_to_send(&mut self) -> Option<Request> {
-        let may_join = match self.in_flight.back() {
-            None => true,
-            Some((_, last)) => {
-                let is_suspect = self.waiting.front().is_some_and(Request::is_suspect);
-                self.in_flight.len() < self.options.max_in_flight
-                    && !is_suspect
-                    && !last.is_suspect()
-            }
-        };
-        if may_join {
-            self.waiting.pop_front()
-        } else {
-            None
         }
     }
 
@@ -582,86 +426,137 @@ impl SessionTask {
         }
     }
 
-    /// Ends the session. What still waits for an answer is not waited for.
-    async fn close(&mut self, connection: &mut Connection) -> Lost {
-        self.last_xid = self.last_xid.wrapping_add(1).max(1);
-        let id = self.last_xid;
-        connection.send_request(id, op_code::CLOSE_SESSION, &[]);
-        let closed = async {
-            while let Ok(frame) = connection.receive().await {
-                let mut reader = Reader(&frame);
-                if reader.int() == Ok(id) {
-                    break;
+    /// What was lost goes first, in its order.
+    fn requeue_lost(&mut self) {
+        for request in self.lost.drain(..).rev() {
+            self.waiting.push_front(request);
+        }
+        let is_hopeless = self.waiting.front().is_some_and(Request::is_hopeless);
+        if is_hopeless && let Some(request) = self.waiting.pop_front() {
+            let error = "larger than the `jute.maxbuffer` of the ZooKeeper servers";
+            answer(request.reply, Err(CoordinationError::Invalid(error)));
+        }
+    }
+
+    /// The next request, if it may go out now.
+    fn next_to_send(&mut self) -> Option<Request> {
+        let next = self.waiting.front()?;
+        let may_join = self.in_flight.is_empty()
+            || (self.lost.is_empty()
+                && self.in_flight.len() < self.options.max_in_flight
+                && self.lane == lane_of(&next.operation)
+                && !next.is_suspect()
+                && !self.has_suspect_in_flight);
+        if may_join {
+            self.waiting.pop_front()
+        } else {
+            None
+        }
+    }
+
+    fn send(&mut self, client: &Client, request: Request) {
+        self.lane = lane_of(&request.operation);
+        self.has_suspect_in_flight = request.is_suspect();
+        let mut asking: InFlight = match self.lane {
+            Lane::Session => {
+                let (client, set_acl) = (client.clone(), self.options.set_acl);
+                async move {
+                    let answer = translate::run(&client, &request.operation, set_acl).await;
+                    (request, answer)
                 }
+                .boxed()
             }
+            Lane::NullData => {
+                self.null_data_used = Some(Instant::now());
+                let writer = self.null_data.clone();
+                async move {
+                    let written = writer.lock().await.write(&request.operation).await;
+                    let answer = match written {
+                        Ok(result) => Answer::Done(result, None),
+                        Err(Lost::AuthFailed(_)) => {
+                            Answer::Done(Err(CoordinationError::AuthFailed), None)
+                        }
+                        Err(Lost::Connection(_)) => {
+                            // The library's own reconnecting sets the pace where both are cut off.
+                            tokio::time::sleep(FIRST_PAUSE).await;
+                            Answer::Lost
+                        }
+                    };
+                    (request, answer)
+                }
+                .boxed()
+            }
+        };
+        // Requests are sent when they are polled first, so this is what keeps their order.
+        match (&mut asking).now_or_never() {
+            Some(answered) => self
+                .in_flight
+                .push_back(std::future::ready(answered).boxed()),
+            None => self.in_flight.push_back(asking),
+        }
+    }
+
+    fn answered(&mut self, mut request: Request, became: Answer) {
+        match became {
+            Answer::Lost => {
+                request.losses += 1;
+                self.lost.push(request);
+            }
+            Answer::Done(result, watcher) => {
+                if let Some((watcher, watch)) = watcher.zip(translate::watch_of(&request.operation))
+                {
+                    *self.armed.entry(watch.clone()).or_default() += 1;
+                    let (path, kind) = watch;
+                    let changed = async move { (path, kind, watcher.changed().await) };
+                    self.watchers.push(changed.boxed());
+                }
+                answer(request.reply, result);
+            }
+        }
+    }
+
+    fn fire(&mut self, path: String, kind: WatchKind, event: &WatchedEvent) {
+        let Some(event) = translate::node_event(event) else {
+            // The end of the session; the watch stays armed to be told when it is taken up again.
+            return;
+        };
+        let key = (path, kind);
+        match self.armed.get_mut(&key) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) => {
+                self.armed.remove(&key);
+                let path = key.0;
+                self.shared.tell(&CoordinationEvent::Node { path, event });
+            }
+            None => {}
+        }
+    }
+
+    /// Ends the session. What still waits for an answer is not waited for.
+    async fn close(&mut self, client: Client) -> End {
+        let mut states = client.state_watcher();
+        self.in_flight = FuturesOrdered::new();
+        self.watchers.clear();
+        // The library closes the session when the last handle is gone.
+        drop(client);
+        let closed = async {
+            while !matches!(
+                states.changed().await,
+                LibraryState::Closed | LibraryState::Expired | LibraryState::AuthFailed
+            ) {}
         };
         if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
             warn!("ZooKeeper did not confirm the end of the session");
         }
-        Lost::Closed
+        End::Closed
     }
+}
 
-    fn receive(&mut self, frame: &[u8]) -> Result<(), Lost> {
-        let mut reader = Reader(frame);
-        let (id, zxid, code) = (reader.int()?, reader.long()?, reader.int()?);
-        if id == xid::EVENT {
-            if let Some((path, event)) = watch_event(reader.0)? {
-                self.fire(&path, event);
-            }
-            return Ok(());
-        }
-        if zxid > 0 {
-            self.last_zxid = zxid;
-        }
-        match code {
-            error_code::SESSION_EXPIRED => return Err(Lost::Expired),
-            error_code::SESSION_MOVED => {
-                return Err(Lost::Io("the session moved to another server".to_owned()));
-            }
-            error_code::AUTH_FAILED | error_code::SESSION_CLOSED_REQUIRE_SASL_AUTH => {
-                return Err(Lost::AuthFailed("authentication failed".to_owned()));
-            }
-            _ => {}
-        }
-        if id == xid::PING || id == xid::SET_WATCHES {
-            return Ok(());
-        }
-        let Some((expected, request)) = self.in_flight.pop_front() else {
-            return Err(Malformed.into());
-        };
-        if expected != id {
-            self.in_flight.push_front((expected, request));
-            return Err(Malformed.into());
-        }
-        match self.wire.watch_set_by(&request.operation, code) {
-            Some(SetWatch::Data(path)) => drop(self.watches.data.insert(path)),
-            Some(SetWatch::Exists(path)) => drop(self.watches.exists.insert(path)),
-            Some(SetWatch::Children(path)) => drop(self.watches.children.insert(path)),
-            None => {}
-        }
-        let decoded = self.wire.decode(&request.operation, code, reader.0);
-        // An answer that cannot be read would come again and again, so the request fails instead.
-        let result = decoded.unwrap_or(Err(CoordinationError::UnexpectedAnswer));
-        answer(request.reply, result);
-        Ok(())
-    }
-
-    fn fire(&mut self, full_path: &str, event: NodeEvent) {
-        let watches = &mut self.watches;
-        match event {
-            NodeEvent::Created | NodeEvent::DataChanged => {
-                watches.data.remove(full_path);
-                watches.exists.remove(full_path);
-            }
-            NodeEvent::Deleted => {
-                watches.data.remove(full_path);
-                watches.exists.remove(full_path);
-                watches.children.remove(full_path);
-            }
-            NodeEvent::ChildrenChanged => drop(watches.children.remove(full_path)),
-        }
-        let path = self.wire.path_below_chroot(full_path);
-        self.shared.tell(&CoordinationEvent::Node { path, event });
+fn server_text(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
     }
 }
 

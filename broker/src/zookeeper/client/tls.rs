@@ -1,4 +1,7 @@
-//! TLS to ZooKeeper: `zookeeper.ssl.*` as a configuration of rustls.
+//! TLS to ZooKeeper: `zookeeper.ssl.*` for both connections of a client.
+//!
+//! The library takes no choice of protocols and cipher suites: it offers TLS 1.2 and 1.3 with the suites of
+//! the process' default provider. Settings that name nothing usable are refused all the same.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +20,45 @@ use crate::zookeeper::options::{Store, TlsOptions};
 
 fn refused(text: String) -> ConnectError {
     ConnectError::Options(text)
+}
+
+/// What the library is to be told.
+pub(super) fn library_options(
+    options: &TlsOptions,
+) -> Result<zookeeper_client::TlsOptions, ConnectError> {
+    // The library leaves the choice of a provider to the process. Another choice made before is as good.
+    drop(ring::default_provider().install_default());
+    let unusable = |error| refused(format!("`zookeeper.ssl.*` cannot be used: {error}"));
+    let read = |store: &Store| {
+        std::fs::read_to_string(&store.location).map_err(|error| {
+            refused(format!(
+                "{} cannot be read: {error}",
+                store.location.display()
+            ))
+        })
+    };
+    let mut library = zookeeper_client::TlsOptions::new();
+    if let Some(truststore) = &options.truststore {
+        library = library.with_pem_ca(&read(truststore)?).map_err(unusable)?;
+    }
+    if let Some(keystore) = &options.keystore {
+        let pem = read(keystore)?;
+        library = library.with_pem_identity(&pem, &pem).map_err(unusable)?;
+    }
+    if !options.checks_host_name {
+        library = without_host_name(library);
+    }
+    Ok(library)
+}
+
+/// An empty `zookeeper.ssl.endpoint.identification.algorithm` asks for it.
+#[expect(
+    unsafe_code,
+    reason = "the library marks it so because it weakens TLS, not because memory is at stake"
+)]
+fn without_host_name(options: zookeeper_client::TlsOptions) -> zookeeper_client::TlsOptions {
+    // SAFETY: nothing but who is believed to be the server depends on it, and the user decided that.
+    unsafe { options.with_no_hostname_verification() }
 }
 
 /// The configuration that `options` describe.

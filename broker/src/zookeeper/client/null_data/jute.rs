@@ -1,4 +1,4 @@
-//! Jute, ZooKeeper's encoding: big-endian numbers, and buffers, texts and lists behind their length.
+//! Jute, ZooKeeper's encoding: big-endian numbers, and buffers and texts behind their length.
 
 /// The bytes do not hold what they should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,17 +38,6 @@ impl Writer {
     pub(super) fn text(&mut self, value: &str) -> &mut Self {
         self.buffer(Some(value.as_bytes()))
     }
-
-    pub(super) fn texts<'a>(
-        &mut self,
-        values: impl ExactSizeIterator<Item = &'a str>,
-    ) -> &mut Self {
-        self.int(values.len() as i32);
-        for value in values {
-            self.text(value);
-        }
-        self
-    }
 }
 
 /// Takes values from a message.
@@ -86,11 +75,5 @@ impl<'a> Reader<'a> {
     pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
         let bytes = self.buffer()?.ok_or(Malformed)?;
         std::str::from_utf8(bytes).map_err(|_| Malformed)
-    }
-
-    pub(super) fn texts(&mut self) -> Result<Vec<String>, Malformed> {
-        let count = self.int()?;
-        // Nothing is reserved by what the count claims: each text has to be there.
-        (0..count).map(|_| self.text().map(str::to_owned)).collect()
     }
 }

@@ -10,19 +10,22 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// A byte stream to a server.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(in crate::zookeeper::client) trait Stream:
+    AsyncRead + AsyncWrite + Send + Sync + Unpin
+{
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
 /// Makes connections.
 #[derive(Clone)]
-pub(super) struct Transport {
-    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+pub(in crate::zookeeper::client) struct Transport {
+    pub(in crate::zookeeper::client) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Transport {
     /// Connects to the first address of a host that takes it, within `timeout` over all.
-    pub(super) async fn connect(
+    pub(in crate::zookeeper::client) async fn connect(
         &self,
         host: &str,
         port: u16,
