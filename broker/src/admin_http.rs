@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::api::Broker;
-use crate::metrics::Exposition;
+use crate::metrics::{Exposition, write_all};
 use crate::zookeeper::SessionState;
 
 const KEY: &str = "barnabas.admin.listener";
@@ -143,9 +143,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let mut out = Exposition::default();
-    shared.broker.metrics.write(&mut out, |key| {
-        crate::api::Api::find(key).map(|api| api.name)
-    });
+    write_all(&shared.broker, &mut out);
     let content_type = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",

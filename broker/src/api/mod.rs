@@ -9,7 +9,7 @@
 pub mod alter_configs;
 pub mod api_versions;
 pub mod cluster;
-mod configs;
+pub mod configs;
 pub mod context;
 pub mod decode;
 pub mod dispatch;

@@ -20,6 +20,12 @@ impl Exposition {
         self.sample(name, labels, None, value);
     }
 
+    /// Writes seconds that only grow; `name` ends in `_total`.
+    pub fn counter_seconds(&mut self, name: &str, seconds: f64) {
+        self.announce(name, "counter");
+        self.sample(name, &[], None, seconds);
+    }
+
     /// Writes a number that goes up and down.
     pub fn gauge(&mut self, name: &str, labels: &Labels<'_>, value: impl Display) {
         self.announce(name, "gauge");

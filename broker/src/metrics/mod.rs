@@ -6,6 +6,8 @@
 
 mod exposition;
 mod histogram;
+mod process;
+mod state;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 pub use exposition::Exposition;
 pub use histogram::Histogram;
+pub use state::write_all;
 
 /// A number that only grows.
 #[derive(Debug, Default)]

@@ -39,7 +39,7 @@ use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfig
 use crate::topics::TopicAdmin;
 use crate::zookeeper::{
     ClusterIdError, ConfigListener, ConfigReadError, ConnectError, CoordinationError, FormerOwner,
-    RegistrationError, ZooKeeper, ZooKeeperOptions,
+    RegistrationError, SessionState, ZooKeeper, ZooKeeperOptions,
 };
 
 use replica_keeper::ReplicaKeeper;
@@ -133,7 +133,8 @@ pub struct Running {
     network: Arc<Network>,
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<AdminServer>,
-    config_listener: JoinHandle<()>,
+    /// End with the broker, before its logs are closed.
+    tasks: Vec<JoinHandle<()>>,
     keeper: ReplicaKeeper,
 }
 
@@ -153,7 +154,15 @@ impl Server {
         }
         raise_open_file_limit();
         let zookeeper = ZooKeeper::connect(&ZooKeeperOptions::from_config(&config)?).await?;
-        match Self::start_with(config, &zookeeper).await {
+        Self::start_on(config, zookeeper).await
+    }
+
+    /// Starts a broker on a ZooKeeper that is connected already; closes the session if that fails.
+    pub async fn start_on(
+        config: BrokerConfig,
+        zookeeper: Arc<ZooKeeper>,
+    ) -> Result<Running, StartError> {
+        match Self::start_parts(config, &zookeeper).await {
             Ok(running) => Ok(running),
             Err(error) => {
                 // What was registered goes with the session.
@@ -163,7 +172,7 @@ impl Server {
         }
     }
 
-    async fn start_with(
+    async fn start_parts(
         config: BrokerConfig,
         zookeeper: &Arc<ZooKeeper>,
     ) -> Result<Running, StartError> {
@@ -245,6 +254,10 @@ impl Server {
             let network = network.clone();
             move |config| network.set_limits(ConnectionLimits::from_config(config))
         });
+        let tasks = vec![
+            tokio::spawn(config_listener.run()),
+            tokio::spawn(count_session_events(broker.clone())),
+        ];
         let keeper = ReplicaKeeper::start(&replicas, &logs, &live, zookeeper, broker_id);
         let admin = AdminServer::start(broker.clone()).await?;
         for listener in listeners {
@@ -255,7 +268,7 @@ impl Server {
             network,
             addresses,
             admin,
-            config_listener: tokio::spawn(config_listener.run()),
+            tasks,
             keeper,
         };
         running.announce(&config);
@@ -318,6 +331,24 @@ async fn bind(config: &BrokerConfig) -> Result<Vec<Listener>, StartError> {
     Ok(listeners)
 }
 
+/// Counts what happens to the ZooKeeper session.
+async fn count_session_events(broker: Arc<Broker>) {
+    let mut state = broker.zookeeper.session_state();
+    loop {
+        let metrics = &broker.metrics;
+        match *state.borrow_and_update() {
+            SessionState::Connected => metrics.zookeeper_sync_connects.increment(),
+            SessionState::Disconnected => metrics.zookeeper_disconnects.increment(),
+            SessionState::Expired => metrics.zookeeper_expires.increment(),
+            SessionState::AuthFailed => metrics.zookeeper_auth_failures.increment(),
+            SessionState::Closed => {}
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Running {
     /// Listener names and the addresses they are bound to.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
@@ -340,8 +371,11 @@ impl Running {
         if let Some(admin) = &self.admin {
             admin.not_ready();
         }
+        self.hand_over().await;
         self.network.shutdown(DRAIN_GRACE).await;
-        self.config_listener.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         self.keeper.stop();
         let broker = self.broker.clone();
         let closed = tokio::task::spawn_blocking(move || {
@@ -357,6 +391,29 @@ impl Running {
             admin.stop().await;
         }
         tracing::info!("stopped");
+    }
+
+    /// Asks the controller for other leaders, as often as `controlled.shutdown.*` say.
+    async fn hand_over(&self) {
+        let config = self.broker.config.broker();
+        if !config.controlled_shutdown_enable || !self.broker.controller.is_active() {
+            return;
+        }
+        let (broker_id, epoch) = (self.broker.broker_id, self.broker.replicas.broker_epoch());
+        let backoff = config.controlled_shutdown_retry_backoff_ms.max(0) as u64;
+        for attempt in 0..config.controlled_shutdown_max_retries.max(1) {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(backoff)).await;
+            }
+            let epoch = epoch.load(Ordering::SeqCst);
+            let asked = self.broker.controller.controlled_shutdown(broker_id, epoch);
+            match tokio::time::timeout(DRAIN_GRACE, asked).await {
+                Ok(Ok(kept)) if kept.is_empty() => return,
+                Ok(Ok(kept)) => tracing::info!(partitions = kept.len(), "still leading"),
+                Ok(Err(error)) => tracing::warn!(%error, "leaders were not handed over"),
+                Err(_) => tracing::warn!("the controller did not hand over leaders in time"),
+            }
+        }
     }
 
     fn announce(&self, config: &BrokerConfig) {
@@ -377,3 +434,6 @@ impl Running {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

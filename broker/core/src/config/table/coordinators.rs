@@ -113,7 +113,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("producer.id.expiration.ms", Kind::Int, Some("86400000"))
         .check(Check::AtLeast(1))
         .cluster_wide()
-        .not_yet()
         .doc("How long the state of an idle producer is kept."),
     Setting::new(
         "producer.id.expiration.check.interval.ms",
@@ -121,7 +120,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("600000"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .internal()
     .doc("How often idle producers are looked for."),
     Setting::new(

@@ -13,7 +13,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("message.max.bytes", Kind::Int, Some("1048588"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc(
             "Largest batch of records that is accepted, in bytes after compression. Topics \
              override it with max.message.bytes.",
@@ -21,13 +20,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("background.threads", Kind::Int, Some("10"))
         .check(Check::AtLeast(1))
         .cluster_wide()
-        .not_yet()
-        .doc("Threads for background work."),
+        .no_effect()
+        .doc("Java threads for background work. Has no effect here."),
     Setting::new("broker.rack", Kind::String, None)
-        .not_yet()
         .doc("Rack (zone, room) of this broker; replicas of a partition are spread over racks."),
     Setting::new("delete.topic.enable", Kind::Boolean, Some("true"))
-        .not_yet()
         .doc("Whether topics may be deleted."),
     Setting::new("compression.type", Kind::String, Some("producer"))
         .check(Check::OneOf(&[
@@ -39,22 +36,18 @@ pub(super) const SETTINGS: &[Setting] = &[
             "producer",
         ]))
         .cluster_wide()
-        .not_yet()
         .doc("Codec in which batches are stored: producer keeps what the producer chose."),
     Setting::new("compression.gzip.level", Kind::Int, Some("-1"))
         .check(Check::BetweenOrMinusOne(1, 9))
         .cluster_wide()
-        .not_yet()
         .doc("Level for gzip if the broker compresses; -1 is the codec's default."),
     Setting::new("compression.lz4.level", Kind::Int, Some("9"))
         .check(Check::Between(1, 17))
         .cluster_wide()
-        .not_yet()
         .doc("Level for lz4 if the broker compresses."),
     Setting::new("compression.zstd.level", Kind::Int, Some("3"))
         .check(Check::Between(-131_072, 22))
         .cluster_wide()
-        .not_yet()
         .doc("Level for zstd if the broker compresses."),
     Setting::new("log.cleaner.threads", Kind::Int, Some("1"))
         .check(Check::AtLeast(0))
@@ -128,7 +121,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("Records older than this are compacted whatever the dirty share."),
     Setting::new("num.partitions", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Partitions of topics that are created automatically or without a number."),
     Setting::new("log.dir", Kind::String, Some("/tmp/kafka-logs"))
         .doc("The log directory if log.dirs is not set."),
@@ -136,52 +128,41 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("log.segment.bytes", Kind::Int, Some("1073741824"))
         .check(Check::AtLeast(14))
         .cluster_wide()
-        .not_yet()
         .doc("Largest segment file, in bytes."),
     Setting::new("log.roll.ms", Kind::Long, None)
         .cluster_wide()
-        .not_yet()
         .doc("Age at which a segment is closed; unset takes log.roll.hours."),
     Setting::new("log.roll.hours", Kind::Int, Some("168"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Age at which a segment is closed, in hours, if log.roll.ms is not set."),
     Setting::new("log.roll.jitter.ms", Kind::Long, None)
         .cluster_wide()
-        .not_yet()
         .doc(
             "Random time by which a segment is closed earlier; unset takes \
              log.roll.jitter.hours.",
         ),
     Setting::new("log.roll.jitter.hours", Kind::Int, Some("0"))
         .check(Check::AtLeast(0))
-        .not_yet()
         .doc(
             "Random time by which a segment is closed earlier, in hours, if log.roll.jitter.ms \
              is not set.",
         ),
     Setting::new("log.retention.ms", Kind::Long, None)
         .cluster_wide()
-        .not_yet()
         .doc(
             "Age at which segments are deleted, -1 for never; unset takes \
              log.retention.minutes.",
         ),
-    Setting::new("log.retention.minutes", Kind::Int, None)
-        .not_yet()
-        .doc(
-            "Age at which segments are deleted, in minutes, if log.retention.ms is not set; \
+    Setting::new("log.retention.minutes", Kind::Int, None).doc(
+        "Age at which segments are deleted, in minutes, if log.retention.ms is not set; \
              unset takes log.retention.hours.",
-        ),
-    Setting::new("log.retention.hours", Kind::Int, Some("168"))
-        .not_yet()
-        .doc(
-            "Age at which segments are deleted, in hours, if neither milliseconds nor minutes \
+    ),
+    Setting::new("log.retention.hours", Kind::Int, Some("168")).doc(
+        "Age at which segments are deleted, in hours, if neither milliseconds nor minutes \
              are set.",
-        ),
+    ),
     Setting::new("log.retention.bytes", Kind::Long, Some("-1"))
         .cluster_wide()
-        .not_yet()
         .doc(
             "Size of a partition beyond which its oldest segments are deleted; -1 sets no \
              limit.",
@@ -192,22 +173,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("300000"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("How often logs are checked for segments to delete."),
     Setting::new("log.cleanup.policy", Kind::List, Some("delete"))
         .check(Check::EachOf(&["compact", "delete"]))
         .cluster_wide()
-        .not_yet()
         .doc("What happens to old segments: delete, compact, or both."),
     Setting::new("log.index.size.max.bytes", Kind::Int, Some("10485760"))
         .check(Check::AtLeast(4))
         .cluster_wide()
-        .not_yet()
         .doc("Largest index file, in bytes."),
     Setting::new("log.index.interval.bytes", Kind::Int, Some("4096"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("Bytes of records between two index entries."),
     Setting::new(
         "log.flush.interval.messages",
@@ -216,23 +193,19 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(1))
     .cluster_wide()
-    .not_yet()
     .doc("Records after which a partition is flushed to disk."),
     Setting::new("log.segment.delete.delay.ms", Kind::Long, Some("60000"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("How long a deleted segment file stays on disk."),
     Setting::new(
         "log.flush.scheduler.interval.ms",
         Kind::Long,
         Some("9223372036854775807"),
     )
-    .not_yet()
     .doc("How often logs are checked for records to flush."),
     Setting::new("log.flush.interval.ms", Kind::Long, None)
         .cluster_wide()
-        .not_yet()
         .doc("How long records may stay unflushed; unset takes log.flush.scheduler.interval.ms."),
     Setting::new(
         "log.flush.offset.checkpoint.interval.ms",
@@ -240,7 +213,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("60000"),
     )
     .check(Check::AtLeast(0))
-    .not_yet()
     .doc("How often recovery points are written to disk."),
     Setting::new(
         "log.flush.start.offset.checkpoint.interval.ms",
@@ -248,7 +220,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("60000"),
     )
     .check(Check::AtLeast(0))
-    .not_yet()
     .doc("How often log start offsets are written to disk."),
     Setting::new("log.preallocate", Kind::Boolean, Some("false"))
         .cluster_wide()
@@ -257,18 +228,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("num.recovery.threads.per.data.dir", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
         .cluster_wide()
-        .not_yet()
         .doc(
             "Threads per log directory that load and recover logs at start and flush them at \
              stop.",
         ),
     Setting::new("auto.create.topics.enable", Kind::Boolean, Some("true"))
-        .not_yet()
         .doc("Whether a topic is created when a client first asks for it."),
     Setting::new("min.insync.replicas", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
         .cluster_wide()
-        .not_yet()
         .doc("Fewest replicas in sync for which records with acks=all are accepted."),
     Setting::new("log.message.format.version", Kind::String, Some("3.0-IV1"))
         .check(Check::MetadataVersion)
@@ -284,7 +252,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::OneOf(&["CreateTime", "LogAppendTime"]))
     .cluster_wide()
-    .not_yet()
     .doc(
         "Whether records carry the producer's time (CreateTime) or the broker's \
              (LogAppendTime).",
@@ -296,7 +263,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(0))
     .cluster_wide()
-    .not_yet()
     .doc(
         "How far a record's time may be from the broker's. Deprecated: use the bounds \
              before and after.",
@@ -308,7 +274,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(0))
     .cluster_wide()
-    .not_yet()
     .doc("How much older than the broker's time a record's time may be."),
     Setting::new(
         "log.message.timestamp.after.max.ms",
@@ -317,7 +282,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(0))
     .cluster_wide()
-    .not_yet()
     .doc("How much newer than the broker's time a record's time may be."),
     Setting::new("create.topic.policy.class.name", Kind::Class, None)
         .not_yet()
@@ -331,7 +295,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("true"),
     )
     .cluster_wide()
-    .not_yet()
     .doc("Whether records are converted for consumers that only know old message formats."),
     Setting::new("log.dir.failure.timeout.ms", Kind::Long, Some("30000"))
         .check(Check::AtLeast(1))
@@ -339,7 +302,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         .doc("KRaft: how long a broker tries to report a failed log directory."),
     Setting::new("log.initial.task.delay.ms", Kind::Long, Some("30000"))
         .check(Check::AtLeast(0))
-        .not_yet()
         .internal()
         .doc("Delay after the start before logs are first checked for flushing and deletion."),
 ];

@@ -6,19 +6,20 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("num.io.threads", Kind::Int, Some("8"))
         .check(Check::AtLeast(1))
         .cluster_wide()
-        .not_yet()
-        .doc("Threads that execute requests, disk work included."),
+        .no_effect()
+        .doc(
+            "Java threads that execute requests. Has no effect here: requests run on one thread \
+             per core.",
+        ),
     Setting::new(
         "max.incremental.fetch.session.cache.slots",
         Kind::Int,
         Some("1000"),
     )
     .check(Check::AtLeast(0))
-    .not_yet()
     .doc("Incremental fetch sessions that are kept."),
     Setting::new("fetch.max.bytes", Kind::Int, Some("57671680"))
         .check(Check::AtLeast(1024))
-        .not_yet()
         .doc("Most bytes in the answer to one fetch request."),
     Setting::new("max.request.partition.size.limit", Kind::Int, Some("2000"))
         .check(Check::AtLeast(1))
@@ -95,8 +96,11 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("How long the answer to a failed login is held back."),
     Setting::new("queued.max.requests", Kind::Int, Some("500"))
         .check(Check::AtLeast(1))
-        .not_yet()
-        .doc("Requests that may wait for a thread before sockets are read no further."),
+        .no_effect()
+        .doc(
+            "Requests that may wait for a Java thread. Has no effect here: a connection waits \
+             for its own request, and queued.max.request.bytes bounds their memory.",
+        ),
     Setting::new("queued.max.request.bytes", Kind::Long, Some("-1")).doc(
         "Bytes of requests that may wait before sockets are read no further; -1 sets no \
              limit.",
@@ -104,6 +108,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("num.network.threads", Kind::Int, Some("3"))
         .check(Check::AtLeast(1))
         .cluster_wide()
-        .not_yet()
-        .doc("Threads that serve the sockets of a listener."),
+        .no_effect()
+        .doc(
+            "Java threads that serve the sockets of a listener. Has no effect here: sockets are \
+             served by one thread per core.",
+        ),
 ];

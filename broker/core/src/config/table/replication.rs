@@ -24,26 +24,21 @@ pub(super) const SETTINGS: &[Setting] = &[
     .not_yet()
     .doc("Upper bound of the connection timeout, which grows with each failure."),
     Setting::new("controlled.shutdown.max.retries", Kind::Int, Some("3"))
-        .not_yet()
         .doc("How often a stopping broker asks the controller to move its leaders."),
     Setting::new(
         "controlled.shutdown.retry.backoff.ms",
         Kind::Long,
         Some("5000"),
     )
-    .not_yet()
     .doc("Pause between such attempts."),
     Setting::new("controlled.shutdown.enable", Kind::Boolean, Some("true"))
-        .not_yet()
         .doc("Whether a stopping broker hands its leaders to others first."),
     Setting::new("controller.socket.timeout.ms", Kind::Int, Some("30000"))
         .not_yet()
         .doc("How long the controller waits for a broker's answer."),
     Setting::new("default.replication.factor", Kind::Int, Some("1"))
-        .not_yet()
         .doc("Replicas of topics that are created automatically or without a number."),
     Setting::new("replica.lag.time.max.ms", Kind::Long, Some("30000"))
-        .not_yet()
         .doc("A follower that has not caught up for this long leaves the ISR."),
     Setting::new("replica.socket.timeout.ms", Kind::Int, Some("30000"))
         .not_yet()
@@ -95,7 +90,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Kind::Long,
         Some("5000"),
     )
-    .not_yet()
     .doc("How often high watermarks are written to disk."),
     Setting::new(
         "fetch.purgatory.purge.interval.requests",
@@ -118,18 +112,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .no_effect()
     .doc("Java's purge interval of waiting delete requests. Has no effect here."),
-    Setting::new("auto.leader.rebalance.enable", Kind::Boolean, Some("true"))
-        .not_yet()
-        .doc(
-            "Whether the controller gives partitions back to their preferred leaders from time \
+    Setting::new("auto.leader.rebalance.enable", Kind::Boolean, Some("true")).doc(
+        "Whether the controller gives partitions back to their preferred leaders from time \
              to time.",
-        ),
+    ),
     Setting::new(
         "leader.imbalance.per.broker.percentage",
         Kind::Int,
         Some("10"),
     )
-    .not_yet()
     .doc(
         "Share of a broker's partitions that others may lead before leadership is given \
              back.",
@@ -140,7 +131,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("300"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("How often the controller looks at that share."),
     Setting::new(
         "unclean.leader.election.interval.ms",
@@ -157,7 +147,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("false"),
     )
     .cluster_wide()
-    .not_yet()
     .doc(
         "Whether a replica that is not in sync may lead if there is no other; records may \
              be lost.",

@@ -14,14 +14,11 @@ pub(super) const SETTINGS: &[Setting] = &[
              session timeout.",
     ),
     Setting::new("zookeeper.set.acl", Kind::Boolean, Some("false"))
-        .not_yet()
         .doc("Whether znodes are created so that only authenticated brokers may change them."),
     Setting::new("zookeeper.max.in.flight.requests", Kind::Int, Some("10"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Requests that may be on their way to ZooKeeper at a time."),
     Setting::new("zookeeper.ssl.client.enable", Kind::Boolean, Some("false"))
-        .not_yet()
         .doc("Whether the connection to ZooKeeper uses TLS."),
     Setting::new("zookeeper.clientCnxnSocket", Kind::String, None)
         .no_effect()
@@ -30,47 +27,35 @@ pub(super) const SETTINGS: &[Setting] = &[
              zookeeper.ssl.client.enable is enough.",
         ),
     Setting::new("zookeeper.ssl.keystore.location", Kind::String, None)
-        .not_yet()
         .doc("Key store with the certificate that this broker shows to ZooKeeper."),
     Setting::new("zookeeper.ssl.keystore.password", Kind::Password, None)
-        .not_yet()
         .doc("Password of the key store for ZooKeeper."),
     Setting::new("zookeeper.ssl.keystore.type", Kind::String, None)
-        .not_yet()
         .doc("Format of the key store for ZooKeeper; unset derives it from the file name."),
     Setting::new("zookeeper.ssl.truststore.location", Kind::String, None)
-        .not_yet()
         .doc("Trust store with the certificates that ZooKeeper may show."),
     Setting::new("zookeeper.ssl.truststore.password", Kind::Password, None)
-        .not_yet()
         .doc("Password of the trust store for ZooKeeper."),
     Setting::new("zookeeper.ssl.truststore.type", Kind::String, None)
-        .not_yet()
         .doc("Format of the trust store for ZooKeeper; unset derives it from the file name."),
     Setting::new("zookeeper.ssl.protocol", Kind::String, Some("TLSv1.2"))
-        .not_yet()
         .doc("TLS version offered to ZooKeeper first."),
     Setting::new("zookeeper.ssl.enabled.protocols", Kind::List, None)
-        .not_yet()
         .doc("TLS versions that may be agreed with ZooKeeper."),
     Setting::new("zookeeper.ssl.cipher.suites", Kind::List, None)
-        .not_yet()
         .doc("Cipher suites that may be agreed with ZooKeeper."),
     Setting::new(
         "zookeeper.ssl.endpoint.identification.algorithm",
         Kind::String,
         Some("HTTPS"),
     )
-    .not_yet()
     .doc(
         "HTTPS checks that ZooKeeper's certificate names its host; empty switches the check \
              off.",
     ),
     Setting::new("zookeeper.ssl.crl.enable", Kind::Boolean, Some("false"))
-        .not_yet()
         .doc("Whether revocation lists are consulted for ZooKeeper's certificates."),
     Setting::new("zookeeper.ssl.ocsp.enable", Kind::Boolean, Some("false"))
-        .not_yet()
         .doc("Whether the online status of ZooKeeper's certificates is asked for."),
     Setting::new(
         "zookeeper.metadata.migration.enable",
