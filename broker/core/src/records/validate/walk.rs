@@ -47,6 +47,52 @@ pub(super) fn walk_plain(
 
 #[inline]
 fn whole_record(body: &[u8], sink: &mut impl RecordSink) -> Result<(), RecordError> {
+    if let Some(record) = scan(body) {
+        sink.begin(
+            record.timestamp_delta,
+            record.offset_delta,
+            body.len() - record.tail,
+        );
+        sink.tail(&body[record.tail..]);
+        sink.end(record.key_size, record.value_size);
+        return Ok(());
+    }
+    record_with_headers(body, sink)
+}
+
+/// A well-formed record without headers.
+struct Scanned {
+    timestamp_delta: i64,
+    offset_delta: i32,
+    tail: usize,
+    key_size: i32,
+    value_size: i32,
+}
+
+/// Looks at a record in the fewest steps. None if it has headers or a flaw: [`Layout`] tells.
+#[inline]
+fn scan(body: &[u8]) -> Option<Scanned> {
+    let mut position = 1;
+    let timestamp_delta = read_varlong(body, &mut position).ok()?;
+    let offset_delta = read_varint(body, &mut position).ok()?;
+    let tail = position;
+    // A size that leads beyond the body makes the next read fail.
+    let key_size = read_varint(body, &mut position).ok()?;
+    position += key_size.max(0) as usize;
+    let value_size = read_varint(body, &mut position).ok()?;
+    position += value_size.max(0) as usize;
+    let headers_count = read_varint(body, &mut position).ok()?;
+    (headers_count == 0 && position == body.len()).then_some(Scanned {
+        timestamp_delta,
+        offset_delta,
+        tail,
+        key_size,
+        value_size,
+    })
+}
+
+#[inline(never)]
+fn record_with_headers(body: &[u8], sink: &mut impl RecordSink) -> Result<(), RecordError> {
     let layout = Layout::parse(body)?;
     let size = |part: &Option<std::ops::Range<usize>>| {
         part.as_ref().map_or(-1, |range| range.len() as i32)
