@@ -25,6 +25,11 @@ pub mod produce;
 pub mod producer_ids;
 pub mod topics;
 
+#[cfg(test)]
+mod recorded;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::future::Future;
 use std::pin::Pin;
 

@@ -1,0 +1,300 @@
+//! A broker for tests: everything behind the handlers is real, files and ZooKeeper are in memory.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barnabas_core::config::{BrokerConfig, TopicConfig};
+use barnabas_core::control::{
+    ControlHeader, ControlOutcome, Endpoint, LeaderAndIsr, LeaderAndIsrPartition, Leadership,
+    LiveBroker, PartitionMetadata, SecurityProtocol, UpdateMetadata,
+};
+use barnabas_core::ids::{BrokerId, TopicId, TopicPartition};
+use barnabas_core::znodes::{BrokerRegistration, ConfigEntity};
+use bytes::Bytes;
+use futures::FutureExt as _;
+
+use super::dispatch::{Outcome, dispatch};
+use super::{Broker, Connection, Context, Principal, Section};
+use crate::clock;
+use crate::config::LiveConfig;
+use crate::controller::{ControllerHandle, ControllerOptions};
+use crate::files::memory::Memory;
+use crate::log::{LogDirsOptions, LogManager};
+use crate::metadata_cache::MetadataCache;
+use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIdManager;
+use crate::replica::fetch_session_cache::FetchSessions;
+use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
+use crate::topics::TopicAdmin;
+use crate::zookeeper::ZooKeeper;
+use crate::zookeeper::memory::MemoryEnsemble;
+
+/// Id of the broker.
+pub(crate) const BROKER: BrokerId = BrokerId(20);
+
+/// A broker without sockets, and the files that it writes.
+pub(crate) struct TestBroker {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) files: Memory,
+    connection: Connection,
+}
+
+impl TestBroker {
+    pub(crate) fn new() -> Self {
+        Self::with_settings(&[])
+    }
+
+    /// A broker whose file says `settings`, beside its id and two log directories.
+    pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
+        let defaults = [
+            ("broker.id", "20"),
+            ("zookeeper.connect", "localhost:2181"),
+            ("log.dirs", "/a,/b"),
+            ("log.index.size.max.bytes", "4096"),
+        ];
+        let given: BTreeMap<String, String> = defaults
+            .iter()
+            .chain(settings)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let config = BrokerConfig::parse(&given).unwrap();
+        let live = Arc::new(LiveConfig::new(config, BROKER).unwrap());
+        let config = live.broker();
+        let files = Memory::new();
+        files.set_clock_ms(clock::wall_clock_ms());
+        let options = LogDirsOptions {
+            log_dirs: config.log_dirs.iter().map(PathBuf::from).collect(),
+            ..LogDirsOptions::from_config(&config)
+        };
+        let logs = LogManager::open(options, Arc::new(files.clone()), {
+            let live = live.clone();
+            move |topic| live.topic(topic)
+        })
+        .unwrap();
+        let zookeeper = ZooKeeper::over(MemoryEnsemble::new().connect());
+        let metadata = MetadataCache::new();
+        let metrics = Arc::new(Metrics::default());
+        let replicas = ReplicaManager::new(ReplicaManagerOptions {
+            broker_id: BROKER,
+            replica_lag_max: Duration::from_secs(30),
+            logs: logs.clone(),
+            metadata: metadata.clone(),
+            topic_configs: Arc::new(ZooKeeperTopicConfigs {
+                config: live.clone(),
+                zookeeper: zookeeper.clone(),
+            }),
+            metrics: metrics.clone(),
+        });
+        let controller = idle_controller(&live, &zookeeper, &replicas);
+        let broker = Arc::new(Broker {
+            topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
+            producer_ids: ProducerIdManager::new(controller.clone()),
+            broker_id: BROKER,
+            cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
+            config: live,
+            metadata,
+            metrics,
+            zookeeper,
+            logs,
+            replicas,
+            fetch_sessions: Arc::new(FetchSessions::new(1000)),
+            controller,
+        });
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
+        Self {
+            broker,
+            files,
+            connection: Connection {
+                id: 1,
+                listener: Arc::from("PLAINTEXT"),
+                peer_address: address,
+                principal: Principal::anonymous(),
+            },
+        }
+    }
+
+    pub(crate) fn context(&self, version: i16) -> Context<'_> {
+        Context {
+            broker: &self.broker,
+            connection: &self.connection,
+            version,
+            client_id: Some("test"),
+        }
+    }
+
+    /// Gives a topic other settings, before or after it is made.
+    pub(crate) fn configure(&self, topic: &str, settings: &[(&str, &str)]) -> Arc<TopicConfig> {
+        let overrides = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let entity = ConfigEntity::Topic(topic.to_owned());
+        self.broker.config.entity_changed(&entity, overrides);
+        let config = self.broker.config.topic(topic);
+        self.broker.replicas.topic_config_changed(topic, &config);
+        config
+    }
+
+    /// Makes a topic that this broker leads, with `partitions` partitions of one replica.
+    pub(crate) fn create_topic(&self, topic: &str, partitions: i32, id: Option<TopicId>) {
+        for partition in 0..partitions {
+            let outcome = self.lead(topic, partition, id, 0, &[BROKER.0], &[BROKER.0]);
+            assert!(outcome.partitions[0].1.is_ok(), "{outcome:?}");
+        }
+    }
+
+    /// Makes this broker the leader of a partition, and lets the metadata say so.
+    pub(crate) fn lead(
+        &self,
+        topic: &str,
+        partition: i32,
+        topic_id: Option<TopicId>,
+        leader_epoch: i32,
+        replicas: &[i32],
+        isr: &[i32],
+    ) -> ControlOutcome {
+        self.assign(
+            topic,
+            partition,
+            topic_id,
+            BROKER.0,
+            leader_epoch,
+            replicas,
+            isr,
+        )
+    }
+
+    /// Gives a partition a leader, here or elsewhere.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one small request")]
+    pub(crate) fn assign(
+        &self,
+        topic: &str,
+        partition: i32,
+        topic_id: Option<TopicId>,
+        leader: i32,
+        leader_epoch: i32,
+        replicas: &[i32],
+        isr: &[i32],
+    ) -> ControlOutcome {
+        let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+        let leadership = Leadership {
+            controller_epoch: 1,
+            leader,
+            leader_epoch,
+            isr: ids(isr),
+            partition_epoch: leader_epoch,
+            is_recovering: false,
+        };
+        let topic_partition = TopicPartition::new(topic, partition);
+        let update = UpdateMetadata {
+            header: header(),
+            partitions: vec![PartitionMetadata {
+                topic_partition: topic_partition.clone(),
+                topic_id,
+                leadership: leadership.clone(),
+                replicas: ids(replicas),
+                offline_replicas: Vec::new(),
+            }],
+            live_brokers: vec![live_broker(20, 29092), live_broker(21, 29093)],
+        };
+        self.broker.replicas.apply_update_metadata(&update).unwrap();
+        let request = LeaderAndIsr {
+            header: header(),
+            partitions: vec![LeaderAndIsrPartition {
+                topic_partition,
+                topic_id,
+                leadership,
+                replicas: ids(replicas),
+                adding_replicas: Vec::new(),
+                removing_replicas: Vec::new(),
+                is_new: true,
+            }],
+            live_leaders: Vec::new(),
+        };
+        self.broker.replicas.apply_leader_and_isr(&request)
+    }
+
+    /// Runs a request as it came over the wire, without its size: what is sent back, without its
+    /// size; `None` if the connection is closed. The request must not have to wait.
+    pub(crate) fn exchange(&self, frame: Bytes) -> Option<Vec<u8>> {
+        let outcome = dispatch(frame, &self.broker, &self.connection)
+            .now_or_never()
+            .expect("the request waits");
+        match outcome {
+            Outcome::Respond(response) => {
+                let mut bytes = response.head()[4..].to_vec();
+                bytes.extend(inlined(response.sections()));
+                Some(bytes)
+            }
+            Outcome::Silent => Some(Vec::new()),
+            Outcome::Close(_) => None,
+        }
+    }
+}
+
+/// A controller whose task never runs: tests say themselves who leads.
+fn idle_controller(
+    config: &Arc<LiveConfig>,
+    zookeeper: &Arc<ZooKeeper>,
+    replicas: &Arc<ReplicaManager>,
+) -> Arc<ControllerHandle> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let entered = runtime.enter();
+    let controller = ControllerHandle::start(ControllerOptions {
+        zookeeper: zookeeper.clone(),
+        config: config.clone(),
+        registration: BrokerRegistration {
+            id: BROKER,
+            endpoints: Vec::new(),
+            rack: None,
+            jmx_port: -1,
+            timestamp_ms: 0,
+            features: BTreeMap::new(),
+        },
+        broker_epoch: replicas.broker_epoch(),
+        target: replicas.clone(),
+        remote: None,
+    });
+    drop(entered);
+    // It cannot be dropped where a test's own runtime runs.
+    std::mem::forget(runtime);
+    controller
+}
+
+/// The bytes of a response body, read from files where they are in files.
+pub(crate) fn inlined(sections: &[Section]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for section in sections {
+        match section {
+            Section::Bytes(part) => bytes.extend_from_slice(part),
+            Section::File(slice) => bytes.extend_from_slice(&slice.read_all().unwrap()),
+        }
+    }
+    bytes
+}
+
+pub(crate) fn header() -> ControlHeader {
+    ControlHeader {
+        controller_id: BROKER,
+        controller_epoch: 1,
+        broker_epoch: -1,
+    }
+}
+
+fn live_broker(id: i32, port: u16) -> LiveBroker {
+    LiveBroker {
+        id: BrokerId(id),
+        endpoints: vec![Endpoint {
+            listener: "PLAINTEXT".to_owned(),
+            security_protocol: SecurityProtocol::Plaintext,
+            host: "127.0.0.1".to_owned(),
+            port,
+        }],
+        rack: None,
+    }
+}
