@@ -13,8 +13,6 @@
 //! - When the session expires, everything under way fails with `SessionExpired`, subscribers get
 //!   [`CoordinationEvent::SessionExpired`], and no new session begins before all of them have let go of its hold.
 
-use std::sync::Arc;
-
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
@@ -103,6 +101,21 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Bytes of paths and data, which is most of what is sent.
+    pub(super) fn data_bytes(&self) -> usize {
+        match self {
+            Self::Create { path, data, .. } | Self::Set { path, data, .. } => {
+                path.len() + data.as_ref().map_or(0, Vec::len)
+            }
+            Self::Multi(operations) => operations.iter().map(Self::data_bytes).sum(),
+            Self::Get { path, .. }
+            | Self::Exists { path, .. }
+            | Self::Children { path, .. }
+            | Self::Delete { path, .. }
+            | Self::Check { path, .. } => path.len(),
+        }
+    }
+
     pub fn get(path: impl Into<String>) -> Self {
         let (path, watch) = (path.into(), Watch::No);
         Self::Get { path, watch }
@@ -327,8 +340,6 @@ pub trait Coordination: Send + Sync {
     fn close(&self) -> BoxFuture<'static, ()>;
 }
 
-type Shared = Arc<dyn Coordination>;
-
 /// Single operations, for callers that need no pipelining.
 impl dyn Coordination {
     /// One operation.
@@ -471,84 +482,5 @@ impl dyn Coordination {
             Outcome::Multi(results) => Ok(results),
             _ => Err(CoordinationError::UnexpectedAnswer),
         }
-    }
-}
-
-/// Somebody else is controller now: the write did not happen.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FencedWriteError {
-    /// `/controller_epoch` has another version than the one this controller was elected with.
-    #[error("another broker has become controller")]
-    ControllerMoved,
-    #[error(transparent)]
-    Coordination(#[from] CoordinationError),
-}
-
-/// Batches up to this size are sent as Kafka does, one transaction an operation.
-const SINGLE_TRANSACTIONS: usize = 64;
-/// How many operations one transaction has when there are many; below ZooKeeper's packet limit of 1 MiB
-/// for any node that a controller writes.
-const OPERATIONS_A_TRANSACTION: usize = 100;
-
-/// Writes as controller: every operation in a transaction with a check of `/controller_epoch`, all pipelined.
-///
-/// `epoch_version` is the data version of `/controller_epoch` that the election gave. The inner results are as if
-/// each had been sent alone. Large batches share transactions, and those that fail are sent again one by one.
-pub async fn write_as_controller(
-    coordination: &Shared,
-    epoch_version: i32,
-    operations: Vec<Operation>,
-) -> Result<Vec<Result<Outcome, CoordinationError>>, FencedWriteError> {
-    let size = match operations.len() {
-        ..=SINGLE_TRANSACTIONS => 1,
-        _ => OPERATIONS_A_TRANSACTION,
-    };
-    let check = || {
-        let path = barnabas_core::znodes::ControllerEpochZnode::PATH;
-        Operation::check(path, epoch_version)
-    };
-    let transaction = |chunk: &[Operation]| {
-        Operation::Multi(
-            std::iter::once(check())
-                .chain(chunk.iter().cloned())
-                .collect(),
-        )
-    };
-    let chunks = operations.chunks(size);
-    let answers = coordination
-        .submit(chunks.clone().map(transaction).collect())
-        .await;
-    let mut results = Vec::with_capacity(operations.len());
-    for (chunk, answer) in chunks.zip(answers) {
-        let answer = unfenced(answer)?;
-        if chunk.len() == 1 || answer.iter().all(Result::is_ok) {
-            results.extend(answer);
-            continue;
-        }
-        let singly = chunk.chunks(1).map(transaction).collect();
-        for answer in coordination.submit(singly).await {
-            results.extend(unfenced(answer)?);
-        }
-    }
-    if results.len() != operations.len() {
-        return Err(CoordinationError::UnexpectedAnswer.into());
-    }
-    Ok(results)
-}
-
-/// The results of a fenced transaction without that of the check.
-fn unfenced(
-    answer: Result<Outcome, CoordinationError>,
-) -> Result<Vec<Result<Outcome, CoordinationError>>, FencedWriteError> {
-    let Outcome::Multi(mut results) = answer? else {
-        return Err(CoordinationError::UnexpectedAnswer.into());
-    };
-    if results.is_empty() {
-        return Err(CoordinationError::UnexpectedAnswer.into());
-    }
-    match results.remove(0) {
-        Ok(_) | Err(CoordinationError::RolledBack) => Ok(results),
-        Err(CoordinationError::BadVersion) => Err(FencedWriteError::ControllerMoved),
-        Err(error) => Err(error.into()),
     }
 }

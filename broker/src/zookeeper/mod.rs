@@ -6,6 +6,7 @@
 //! | [`client`] | the port to a real ensemble |
 //! | [`options`] | how to reach one |
 //! | [`memory`] | the port in this process, for tests |
+//! | [`fenced`] | writes of the controller |
 //! | [`registration`] | this broker's place in the cluster |
 //! | [`config_store`] | dynamic configurations and their change notifications |
 //! | [`topic_store`] | topics and their assignments |
@@ -13,6 +14,7 @@
 pub mod client;
 pub mod config_store;
 pub mod coordination;
+pub mod fenced;
 pub mod memory;
 pub mod options;
 pub mod registration;
@@ -28,9 +30,10 @@ pub use barnabas_core::znodes::{BrokerRegistration, ConfigEntity};
 pub use self::client::ZooKeeperClient;
 pub use self::config_store::{ConfigListener, ConfigReadError, ConfigWriteError};
 pub use self::coordination::{
-    Coordination, CoordinationError, CoordinationEvent, CreateMode, FencedWriteError, NodeEvent,
-    Operation, Outcome, SessionState, Stat, Watch, write_as_controller,
+    Coordination, CoordinationError, CoordinationEvent, CreateMode, NodeEvent, Operation, Outcome,
+    SessionState, Stat, Watch,
 };
+pub use self::fenced::{FencedWriteError, write_as_controller};
 pub use self::options::ZooKeeperOptions;
 pub use self::registration::{ClusterIdError, FormerOwner, RegistrationError};
 pub use self::topic_store::TopicStoreError;

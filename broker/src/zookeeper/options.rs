@@ -389,6 +389,53 @@ mod tests {
         }
     }
 
+    fn configured(pairs: &[(&str, &str)]) -> Result<ZooKeeperOptions, String> {
+        let pairs = [("zookeeper.connect", "zk:1/x")].iter().chain(pairs);
+        let pairs = pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let config = BrokerConfig::parse(&pairs.collect()).unwrap();
+        ZooKeeperOptions::from_config(&config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_have_kafkas_defaults() {
+        let options = configured(&[]).unwrap();
+        assert_eq!(options, ZooKeeperOptions::new("zk:1/x").unwrap());
+        let options = configured(&[
+            ("zookeeper.session.timeout.ms", "6000"),
+            ("zookeeper.max.in.flight.requests", "3"),
+        ]);
+        let options = options.unwrap();
+        assert_eq!(
+            options.connection_timeout,
+            Duration::from_secs(6),
+            "that of the session"
+        );
+        assert_eq!(options.max_in_flight, 3);
+        let options = configured(&[("zookeeper.connection.timeout.ms", "70")]).unwrap();
+        assert_eq!(options.connection_timeout, Duration::from_millis(70));
+    }
+
+    #[test]
+    fn tls_is_as_configured() {
+        let tls = [
+            ("zookeeper.ssl.client.enable", "true"),
+            ("zookeeper.ssl.truststore.location", "/ca.pem"),
+            ("zookeeper.ssl.keystore.location", "/key.pem"),
+            ("zookeeper.ssl.keystore.type", "PEM"),
+            ("zookeeper.ssl.endpoint.identification.algorithm", ""),
+            ("zookeeper.set.acl", "true"),
+        ];
+        let options = configured(&tls).unwrap().tls.unwrap();
+        assert_eq!(options.truststore.unwrap().location, Path::new("/ca.pem"));
+        assert_eq!(options.keystore.unwrap().kind.as_deref(), Some("PEM"));
+        assert!(!options.checks_host_name);
+        assert_eq!(options.protocols, ["TLSv1.2"]);
+        let error = configured(&[&tls[..], &[("zookeeper.ssl.crl.enable", "true")]].concat());
+        assert!(error.unwrap_err().contains("revocation"));
+        let error = configured(&[("zookeeper.set.acl", "true")]).unwrap_err();
+        assert!(error.contains("JAAS file"), "{error}");
+    }
+
     #[test]
     fn jaas_files() {
         let text = r#"

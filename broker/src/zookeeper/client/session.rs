@@ -63,7 +63,7 @@ const NULL_DATA_IDLE: Duration = Duration::from_secs(2);
 impl Request {
     /// Whether a server may refuse it for its size, by closing the connection without a word.
     fn is_large(&self) -> bool {
-        data_bytes(&self.operation) > SAFE_DATA_BYTES
+        self.operation.data_bytes() > SAFE_DATA_BYTES
     }
 
     /// Whether it broke connections that nothing else can have broken.
@@ -74,20 +74,6 @@ impl Request {
     /// Whether it is sent with nothing else under way, to see whether it is what breaks connections.
     fn is_suspect(&self) -> bool {
         self.is_large() && self.losses > 0
-    }
-}
-
-fn data_bytes(operation: &Operation) -> usize {
-    match operation {
-        Operation::Create { path, data, .. } | Operation::Set { path, data, .. } => {
-            path.len() + data.as_ref().map_or(0, Vec::len)
-        }
-        Operation::Multi(operations) => operations.iter().map(data_bytes).sum(),
-        Operation::Get { path, .. }
-        | Operation::Exists { path, .. }
-        | Operation::Children { path, .. }
-        | Operation::Delete { path, .. }
-        | Operation::Check { path, .. } => path.len(),
     }
 }
 
