@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::Context;
 use super::cluster::{ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS};
 use super::error_code::{NONE, ResponseError, ToErrorCode as _};
+use crate::topics::TopicError;
 
 /// `Metadata` (key 3, v0–12).
 pub async fn metadata(request: MetadataRequest, context: &Context<'_>) -> MetadataResponse {
@@ -146,18 +147,19 @@ async fn unknown(name: &str, allow_creation: bool, context: &Context<'_>) -> Met
     let error = if check_topic_name(name).is_err() {
         ResponseError::InvalidTopicException
     } else if allow_creation && context.broker.config.broker().auto_create_topics_enable {
-        // It has a leader soon: the client asks again.
-        match context.broker.topics.auto_create(name).await {
-            Ok(()) => ResponseError::LeaderNotAvailable,
-            Err(error) => {
-                tracing::warn!(topic = name, %error, "a topic was not created on demand");
-                error.to_response_error()
-            }
-        }
+        created(context.broker.topics.auto_create(name).await)
     } else {
         ResponseError::UnknownTopicOrPartition
     };
     named(failed(error), name, context.version)
+}
+
+/// A topic that exists by now, whoever created it, will have a leader soon.
+fn created(outcome: Result<(), TopicError>) -> ResponseError {
+    match outcome.map_err(|error| error.to_response_error()) {
+        Ok(()) | Err(ResponseError::TopicAlreadyExists) => ResponseError::LeaderNotAvailable,
+        Err(error) => error,
+    }
 }
 
 fn by_id(id: Uuid, image: &ClusterImage, context: &Context<'_>) -> MetadataResponseTopic {
