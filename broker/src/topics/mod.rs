@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use barnabas_core::balance::placement::Candidate;
 use barnabas_core::config::BrokerConfig;
+use barnabas_core::config::alter::check_topic_overrides;
 use barnabas_core::ids::{BrokerId, TopicId, is_internal_topic};
 use barnabas_core::metadata::ClusterImage;
 use barnabas_core::znodes::{PartitionAssignment, TopicAssignment};
@@ -156,10 +157,7 @@ impl TopicAdmin {
         let existing = self.zookeeper.topics().await?;
         let marked = self.zookeeper.topics_marked_for_deletion().await?;
         plan::check_name(&topic.name, &existing, &marked)?;
-        self.config
-            .broker()
-            .topic_config(&configs)
-            .map_err(TopicError::Config)?;
+        check_topic_overrides(&self.config.broker(), &configs).map_err(TopicError::Config)?;
         let id = TopicId::random(&mut rand::rng());
         let partitions = assignment.len() as i32;
         let replication_factor = assignment.values().next().map_or(0, Vec::len) as i16;
