@@ -153,5 +153,7 @@ async fn serve<S: Service>(
                 return;
             }
         }
+        // A client with a thousand requests in the buffer is not the only one.
+        tokio::task::consume_budget().await;
     }
 }
