@@ -4,11 +4,13 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod bad_input;
 mod client_program;
 mod clients;
 mod exchange;
 mod kcat;
 mod kill_loop;
+mod sweep;
 mod tools;
 mod znode_dumps;
 mod zookeeper;

@@ -1,0 +1,422 @@
+//! Good and bad requests of every API and version, recorded from Apache Kafka 3.9.1 in one run against one
+//! fresh broker. Sent in the same order to ours, each must be answered alike, or closed alike.
+
+mod deviations;
+mod responses;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::time::Duration;
+
+use barnabas_tests::broker::{Broker, BrokerOptions};
+use barnabas_tests::debug_tree::Tree;
+use barnabas_tests::wait::until;
+use barnabas_tests::wire::{Answer, WireClient};
+use barnabas_tests::zookeeper_server::ZooKeeperServer;
+use base64::Engine as _;
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
+use kafka_protocol::messages::{
+    ApiVersionsRequest, CreateTopicsRequest, InitProducerIdRequest, MetadataRequest, TopicName,
+    TransactionalId,
+};
+use kafka_protocol::protocol::{Request as _, StrBytes};
+use serde::Deserialize;
+use serde_json::Value;
+
+use deviations::{Deviation, deviation_of};
+
+/// Where the recorded broker listened.
+const RECORDED_PORT: &str = "29092";
+
+#[derive(Deserialize)]
+struct Sweep {
+    varies: BTreeMap<String, Value>,
+    cases: Vec<Case>,
+}
+
+/// One request and what Kafka made of it.
+#[derive(Deserialize)]
+struct Case {
+    key: Option<i16>,
+    api: Option<String>,
+    #[serde(default)]
+    version: i16,
+    case: String,
+    /// Hex, without the size; absent if the version has no such request.
+    request: Option<String>,
+    response: Option<String>,
+    closed: bool,
+    decoded: Option<Value>,
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let api = self.api.as_deref().unwrap_or("frame");
+        format!("{api} v{} {}", self.version, self.case)
+    }
+}
+
+#[test]
+fn every_recorded_request_is_answered_as_by_kafka() {
+    let directory = tempfile::tempdir().unwrap();
+    let zookeeper = ZooKeeperServer::start().unwrap();
+    let mut options = BrokerOptions::new(directory.path(), &zookeeper.connect())
+        .with("group.min.session.timeout.ms", 1000)
+        .with("log.retention.ms", -1);
+    options.id = 20;
+    let broker = options.start().unwrap();
+    let sweep = read_sweep();
+    let mut client = WireClient::connect(&broker.address()).unwrap();
+    let served = served_versions(&mut client);
+    prepare(&mut client, &sweep);
+    let substitutions = substitutions(&mut client, &sweep);
+
+    let mut report = Report::default();
+    for case in &sweep.cases {
+        let Some(request) = &case.request else {
+            continue;
+        };
+        let deviation = deviation_of(case.key, case.version, &case.case);
+        let is_served = case.key.is_none_or(|key| served.contains_key(&key));
+        if !is_served && !case.closed {
+            *report
+                .not_served
+                .entry(case.api.clone().unwrap_or_default())
+                .or_default() += 1;
+            continue;
+        }
+        let answer = if let Some(size) = request.strip_prefix("size field ") {
+            lie_about_size(&broker, size.parse().unwrap())
+        } else {
+            let frame = substitute(hex(request), &substitutions);
+            client.exchange(&frame).unwrap()
+        };
+        let mut difference = differences(case, answer, &broker);
+        if !difference.is_empty() && case.key == Some(MetadataRequest::KEY) {
+            // Topics that were just created appear when the controller has told everybody.
+            let frame = substitute(hex(request), &substitutions);
+            until(Duration::from_secs(5), || {
+                difference = differences(case, client.exchange(&frame).unwrap(), &broker);
+                difference.is_empty().then_some(())
+            });
+        }
+        report.judge(case, &difference, deviation);
+    }
+    report.print();
+    check_api_versions(&mut client);
+    assert!(
+        report.failures.is_empty(),
+        "{} cases differ",
+        report.failures.len()
+    );
+}
+
+/// One recorded `ApiVersions` request.
+#[derive(Deserialize)]
+struct ApiVersionsCase {
+    request: Option<String>,
+    /// The same where `request` is absent.
+    req: Option<String>,
+    resp: String,
+    /// The version that the answer is in.
+    rv: i16,
+}
+
+/// The list of APIs may be shorter than Kafka's, but what stands in it must be equal, as all else.
+fn check_api_versions(client: &mut WireClient) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire/apiversions.json");
+    let cases: Vec<ApiVersionsCase> =
+        serde_json::from_reader(BufReader::new(File::open(path).unwrap())).unwrap();
+    for case in cases {
+        let request = case.request.or(case.req).unwrap();
+        let Answer::Frame(frame) = client.exchange(&hex(&request)).unwrap() else {
+            panic!("closed for {request}");
+        };
+        let mut ours = responses::decode(18, case.rv, frame).unwrap();
+        let mut theirs = responses::decode(18, case.rv, hex(&case.resp).into()).unwrap();
+        let apis = |tree: &mut Tree| match tree {
+            Tree::Fields(fields) => {
+                let list = fields
+                    .iter_mut()
+                    .find(|(name, _)| name == "api_keys")
+                    .unwrap();
+                std::mem::replace(&mut list.1, Tree::List(Vec::new()))
+            }
+            _ => panic!("no structure"),
+        };
+        let (our_apis, their_apis) = (apis(&mut ours), apis(&mut theirs));
+        assert_eq!(ours.lines(), theirs.lines(), "{request}");
+        let (Tree::List(our_apis), Tree::List(their_apis)) = (our_apis, their_apis) else {
+            panic!("no lists");
+        };
+        assert_eq!(our_apis.is_empty(), their_apis.is_empty(), "{request}");
+        for api in our_apis {
+            assert!(their_apis.contains(&api), "{api:?}");
+        }
+    }
+}
+
+/// What came of all cases.
+#[derive(Default)]
+struct Report {
+    equal: usize,
+    not_served: BTreeMap<String, usize>,
+    deviating: BTreeMap<&'static str, usize>,
+    failures: Vec<String>,
+}
+
+impl Report {
+    fn judge(&mut self, case: &Case, difference: &str, deviation: Option<&'static Deviation>) {
+        match (difference.is_empty(), deviation) {
+            (true, None) => self.equal += 1,
+            (false, Some(deviation)) => *self.deviating.entry(deviation.reason).or_default() += 1,
+            (false, None) => self.failures.push(format!("{}\n{difference}", case.name())),
+            (true, Some(deviation)) => self.failures.push(format!(
+                "{}\n  equal, though it is said to deviate: {}\n",
+                case.name(),
+                deviation.reason
+            )),
+        }
+    }
+
+    fn print(&self) {
+        for failure in &self.failures {
+            println!("{failure}");
+        }
+        println!("{} cases equal, {} differ", self.equal, self.failures.len());
+        for (reason, count) in &self.deviating {
+            println!("{count} deviate on purpose: {reason}");
+        }
+        let not_served: usize = self.not_served.values().sum();
+        println!(
+            "{not_served} cases of APIs that are not served: {:?}",
+            self.not_served
+        );
+    }
+}
+
+fn read_sweep() -> Sweep {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire/sweep.json.gz");
+    let file = File::open(path).unwrap();
+    serde_json::from_reader(BufReader::new(GzDecoder::new(file))).unwrap()
+}
+
+fn served_versions(client: &mut WireClient) -> BTreeMap<i16, i16> {
+    let response = client.request(&ApiVersionsRequest::default(), 0).unwrap();
+    response
+        .api_keys
+        .iter()
+        .map(|api| (api.api_key, api.max_version))
+        .collect()
+}
+
+/// The state that the recording began with.
+fn prepare(client: &mut WireClient, sweep: &Sweep) {
+    let topic = |name: &'static str, partitions| {
+        CreatableTopic::default()
+            .with_name(TopicName(StrBytes::from_static_str(name)))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1)
+    };
+    let compacted = CreatableTopicConfig::default()
+        .with_name(StrBytes::from_static_str("cleanup.policy"))
+        .with_value(Some(StrBytes::from_static_str("compact")));
+    let topics = vec![
+        topic("t", 2),
+        topic("compact", 1).with_configs(vec![compacted]),
+        topic("c_c", 1),
+        topic("ap0", 1),
+        topic("ap1", 1),
+        topic("ap2", 1),
+        topic("ap3", 1),
+    ];
+    let count = topics.len();
+    let request = CreateTopicsRequest::default()
+        .with_topics(topics)
+        .with_timeout_ms(10_000);
+    let response = client.request(&request, 5).unwrap();
+    assert!(
+        response.topics.iter().all(|topic| topic.error_code == 0),
+        "{response:?}"
+    );
+    until(Duration::from_secs(30), || {
+        let metadata = client
+            .request(&MetadataRequest::default().with_topics(None), 12)
+            .unwrap();
+        let partitions = metadata.topics.iter().flat_map(|topic| &topic.partitions);
+        let are_led = partitions
+            .clone()
+            .all(|partition| partition.error_code == 0);
+        (metadata.topics.len() == count && are_led).then_some(())
+    })
+    .unwrap();
+    prepare_coordinators(client);
+    let valid = sweep
+        .cases
+        .iter()
+        .find(|case| case.key == Some(0) && case.version == 3 && case.case == "valid");
+    let frame = hex(valid.and_then(|case| case.request.as_deref()).unwrap());
+    for _ in 0..5 {
+        assert!(matches!(client.exchange(&frame).unwrap(), Answer::Frame(_)));
+    }
+}
+
+/// Makes coordinators exist, where the broker has any.
+fn prepare_coordinators(client: &mut WireClient) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    if deviations::are_coordinators_missing() {
+        return;
+    }
+    for (key_type, key) in [(0, "g"), (1, "x")] {
+        until(PATIENCE, || {
+            let request = FindCoordinatorRequest::default()
+                .with_key_type(key_type)
+                .with_coordinator_keys(vec![StrBytes::from_static_str(key)]);
+            let response = client.request(&request, 4).unwrap();
+            (response.coordinators[0].error_code == 0).then_some(())
+        })
+        .unwrap();
+    }
+    let id = TransactionalId(StrBytes::from_static_str("x"));
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(Some(id))
+        .with_transaction_timeout_ms(60_000);
+    until(PATIENCE, || {
+        (client.request(&request, 4).unwrap().error_code == 0).then_some(())
+    })
+    .unwrap();
+}
+
+/// Topic ids of the recording, and those of this run.
+fn substitutions(client: &mut WireClient, sweep: &Sweep) -> Vec<([u8; 16], [u8; 16])> {
+    let metadata = client
+        .request(&MetadataRequest::default().with_topics(None), 12)
+        .unwrap();
+    let id_of = |name: &str| {
+        let is_it = |topic: &str| topic == name;
+        let topic = metadata
+            .topics
+            .iter()
+            .find(|t| t.name.as_ref().is_some_and(|n| is_it(n)));
+        *topic.unwrap().topic_id.as_bytes()
+    };
+    let recorded = |value: &Value| -> [u8; 16] {
+        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        engine
+            .decode(value.as_str().unwrap())
+            .unwrap()
+            .try_into()
+            .unwrap()
+    };
+    let more = &sweep.varies["topicIds ap2, ap3"];
+    vec![
+        (recorded(&sweep.varies["topicId t"]), id_of("t")),
+        (recorded(&sweep.varies["topicId compact"]), id_of("compact")),
+        (recorded(&more[0]), id_of("ap2")),
+        (recorded(&more[1]), id_of("ap3")),
+    ]
+}
+
+fn substitute(mut frame: Vec<u8>, substitutions: &[([u8; 16], [u8; 16])]) -> Vec<u8> {
+    for (from, to) in substitutions {
+        while let Some(at) = frame.windows(16).position(|window| window == from) {
+            frame[at..at + 16].copy_from_slice(to);
+        }
+    }
+    frame
+}
+
+/// Announces a size and sends a few bytes.
+fn lie_about_size(broker: &Broker, size: i32) -> Answer {
+    let mut client = WireClient::connect(&broker.address()).unwrap();
+    client.send_raw(&size.to_be_bytes()).unwrap();
+    // The broker may have hung up already.
+    let _ = client.send_raw(&hex("0012000000000007ffff"));
+    client.receive().unwrap()
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2);
+    digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
+}
+
+/// What differs from Kafka's answer, in lines; empty if nothing does.
+fn differences(case: &Case, answer: Answer, broker: &Broker) -> String {
+    let frame = match (answer, case.closed) {
+        (Answer::Closed, true) => return String::new(),
+        (Answer::Closed, false) => return "  closed, but Kafka answers\n".to_owned(),
+        (Answer::Frame(frame), true) => {
+            return format!(
+                "  Kafka closes, but the answer is {:?}\n",
+                decode(case, frame)
+            );
+        }
+        (Answer::Frame(frame), false) => frame,
+    };
+    let mut ours = match decode(case, frame) {
+        Ok(tree) => tree,
+        Err(error) => return format!("  cannot be decoded: {error}\n"),
+    };
+    let mut theirs = match (&case.response, &case.decoded) {
+        (Some(response), _) => decode(case, hex(response).into()).unwrap(),
+        (None, Some(decoded)) => Tree::of_json(decoded),
+        (None, None) => return format!("  Kafka does not answer, but ours is {ours:?}\n"),
+    };
+    if case.response.is_none() {
+        ours.keep_fields_of(&theirs);
+    }
+    for tree in [&mut ours, &mut theirs] {
+        if deviations::are_coordinators_missing() {
+            tree.retain(&|_, item| {
+                !item
+                    .leaf("name")
+                    .is_some_and(|name| name.starts_with("\"__"))
+            });
+        }
+        tree.mask(&|field, leaf| mask(field, leaf, broker));
+        tree.sort();
+    }
+    line_differences(&theirs.lines(), &ours.lines())
+}
+
+/// What differs from run to run.
+fn mask(field: &str, leaf: &str, broker: &Broker) -> Option<String> {
+    let is_masked = match field {
+        "topic_id" => !leaf.starts_with("00000000-0000-0000-0000-0000000000"),
+        "cluster_id" => leaf != "\"\"" && leaf != "None",
+        "port" => leaf == RECORDED_PORT || leaf == broker.options().port.to_string(),
+        "producer_id" | "total_bytes" | "usable_bytes" => leaf != "-1",
+        "session_id" => leaf != "0",
+        "log_dir" => {
+            leaf == "\"LOGDIR\"" || leaf.contains(&*broker.options().log_dir().to_string_lossy())
+        }
+        _ => false,
+    };
+    is_masked.then(|| format!("<{field}>"))
+}
+
+fn decode(case: &Case, frame: Bytes) -> anyhow::Result<Tree> {
+    responses::decode(case.key.unwrap_or(18), case.version, frame)
+}
+
+fn line_differences(theirs: &str, ours: &str) -> String {
+    let mut text = String::new();
+    if theirs != ours {
+        let (theirs, ours): (Vec<_>, Vec<_>) = (theirs.lines().collect(), ours.lines().collect());
+        for line in theirs.iter().filter(|line| !ours.contains(line)) {
+            let _ = writeln!(text, "  Kafka {line}");
+        }
+        for line in ours.iter().filter(|line| !theirs.contains(line)) {
+            let _ = writeln!(text, "  ours  {line}");
+        }
+    }
+    text
+}
