@@ -13,4 +13,5 @@ mod kill_loop;
 mod sweep;
 mod tools;
 mod znode_dumps;
+mod znodes;
 mod zookeeper;
