@@ -126,6 +126,11 @@ impl Memory {
         lose_directory(&self.shared.root, random);
     }
 
+    /// Brings everything to the "disk", as the kernel does after some time.
+    pub fn write_back(&self) {
+        write_back_directory(&self.shared.root);
+    }
+
     fn check(&self, path: &Path) -> io::Result<()> {
         let faults = lock(&self.shared.faults);
         if faults.operations_left == Some(0)
@@ -465,6 +470,24 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
                 bytes.resize(end, 0);
             }
             bytes[*position..end].copy_from_slice(written);
+        }
+    }
+}
+
+fn write_back_directory(directory: &Arc<Mutex<Directory>>) {
+    let children: Vec<Node> = {
+        let mut directory = lock(directory);
+        directory.synced = directory.names.clone();
+        directory.names.values().cloned().collect()
+    };
+    for child in children {
+        match child {
+            Node::Directory(directory) => write_back_directory(&directory),
+            Node::File(content) => {
+                let mut content = lock(&content);
+                content.synced = content.bytes.clone();
+                content.unsynced.clear();
+            }
         }
     }
 }

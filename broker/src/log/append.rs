@@ -272,7 +272,10 @@ impl PartitionLog {
         if active.size() == 0 && active.base_offset() == base_offset {
             return Ok(active);
         }
-        active.seal()?;
+        // A segment that was flushed whole is not recovered after a crash: its index must be right.
+        if active.seal()? && self.recovery_point() >= end.offset {
+            active.times.sync()?;
+        }
         writer.producers.set_end_offset(base_offset);
         let snapshot = writer.producers.take_snapshot()?;
         writer.roll_jitter_ms = jitter_ms(&self.config());

@@ -1,7 +1,6 @@
 //! Making a log shorter: truncation, deletion of records, retention.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use barnabas_core::ids::Offset;
@@ -36,6 +35,7 @@ impl PartitionLog {
             return Ok(true);
         }
         tracing::info!(log = %self.topic_partition(), offset, "truncating");
+        self.note_truncation();
         let removed = {
             let mut segments = self.segments_mut();
             let kept = segments
@@ -58,8 +58,11 @@ impl PartitionLog {
             segment_base: active.base_offset(),
             position: active.size(),
         });
-        self.recovery_point.fetch_min(offset, Ordering::AcqRel);
-        self.watch(self.discard(&mut writer, removed))?;
+        self.lower_recovery_point(offset);
+        if !removed.is_empty() {
+            self.watch(self.discard(&mut writer, removed))?;
+            self.watch(self.place().sync_directory(&self.directory()))?;
+        }
         self.watch(self.change_epochs(|epochs| epochs.truncate_from_end(offset)))?;
         self.set_log_start_offset(self.log_start_offset().min(offset));
         let segments = self.segments().clone();
@@ -88,10 +91,12 @@ impl PartitionLog {
 
     fn restart_at(&self, writer: &mut Writer, offset: Offset, now_ms: i64) -> Result<(), LogError> {
         tracing::info!(log = %self.topic_partition(), offset, "dropping all records");
+        self.note_truncation();
         let removed = self.segments().clone();
         self.watch(self.discard(writer, removed))?;
         let fresh = self.watch(Segment::create(self.place(), offset, now_ms))?;
         *self.segments_mut() = vec![Arc::new(fresh)];
+        self.watch(self.place().sync_directory(&self.directory()))?;
         self.set_end(LogEnd {
             offset,
             segment_base: offset,
@@ -100,7 +105,7 @@ impl PartitionLog {
         self.watch(self.change_epochs(LeaderEpochs::clear))?;
         self.watch(writer.producers.start_at(offset))?;
         self.set_log_start_offset(offset);
-        self.recovery_point.fetch_min(offset, Ordering::AcqRel);
+        self.lower_recovery_point(offset);
         self.publish_unstable(writer);
         self.lower_high_watermark(offset);
         Ok(())

@@ -275,10 +275,15 @@ impl LogDir {
         &self,
         logs: &[Arc<PartitionLog>],
     ) -> Result<(), StorageError> {
-        let points = logs
+        let points: Vec<_> = logs
             .iter()
-            .map(|log| (log.topic_partition(), log.recovery_point()));
-        self.write_checkpoint(RECOVERY_POINTS, points)
+            .map(|log| (log.topic_partition(), log.recovery_point()))
+            .collect();
+        self.write_checkpoint(RECOVERY_POINTS, points.iter().copied())?;
+        for (log, (_, point)) in logs.iter().zip(&points) {
+            log.set_checkpointed_recovery_point(*point);
+        }
+        Ok(())
     }
 
     pub(crate) fn write_log_start_offsets(

@@ -18,7 +18,7 @@ use super::error::{LogDirsError, LogError, StorageError};
 use super::log_dir::{LogDir, remove_later};
 use super::options::LogDirsOptions;
 use super::partition_log::PartitionLog;
-use super::place::Place;
+use super::place::{Keeper, Place};
 use super::recovery::{self, LoadRequest, Stop};
 use super::types::{DirectoryDescription, ReplicaSize};
 use crate::files::Files;
@@ -47,6 +47,26 @@ pub(super) struct Logs {
     pub(super) current: HashMap<TopicPartition, Arc<PartitionLog>>,
     /// Copies in the making.
     pub(super) future: HashMap<TopicPartition, Arc<PartitionLog>>,
+}
+
+/// Tells the manager what happens in one of its directories.
+struct DirKeeper {
+    manager: Weak<LogManager>,
+    dir: Weak<LogDir>,
+}
+
+impl Keeper for DirKeeper {
+    fn failed(&self) {
+        if let Some(manager) = self.manager.upgrade() {
+            manager.publish_offline();
+        }
+    }
+
+    fn truncated(&self) {
+        if let (Some(manager), Some(dir)) = (self.manager.upgrade(), self.dir.upgrade()) {
+            manager.checkpoint_recovery_points(&dir);
+        }
+    }
 }
 
 impl fmt::Debug for LogManager {
@@ -129,11 +149,9 @@ impl LogManager {
 
     fn listen_for_failures(self: &Arc<Self>) {
         for dir in &self.dirs {
-            let manager = Arc::downgrade(self);
-            dir.volume.listen(Box::new(move |_, _| {
-                if let Some(manager) = manager.upgrade() {
-                    manager.publish_offline();
-                }
+            dir.volume.set_keeper(Arc::new(DirKeeper {
+                manager: Arc::downgrade(self),
+                dir: Arc::downgrade(dir),
             }));
         }
         self.publish_offline();

@@ -15,6 +15,8 @@ mod index_file;
 mod log_dir;
 mod log_dirs;
 mod meta_properties;
+#[cfg(test)]
+mod model_tests;
 mod offset_index;
 mod options;
 mod partition_log;

@@ -171,6 +171,25 @@ impl OffsetIndex {
         self.keep(0)
     }
 
+    /// Makes these the entries; those which stand there already are not written again.
+    pub(crate) fn replace(&self, entries: &[OffsetPosition]) -> Result<(), StorageError> {
+        let count = self.state()?.count;
+        let mut equal = 0;
+        for (slot, entry) in (0..count).zip(entries) {
+            if self.entry(slot)? != *entry {
+                break;
+            }
+            equal = slot + 1;
+        }
+        if equal < count {
+            self.keep(equal)?;
+        }
+        for entry in &entries[equal as usize..] {
+            self.append(*entry)?;
+        }
+        Ok(())
+    }
+
     fn keep(&self, count: u32) -> Result<(), StorageError> {
         self.file.truncate(count)?;
         let state = State {

@@ -5,7 +5,7 @@
 //! access. Locks are taken in the order writer, segments, epochs, end.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -46,6 +46,10 @@ pub struct PartitionLog {
     first_unstable_offset: AtomicI64,
     awaits_high_watermark: AtomicBool,
     pub(super) recovery_point: AtomicI64,
+    /// The recovery point as it stands in the checkpoint.
+    checkpointed_recovery_point: AtomicI64,
+    /// How often the log was cut.
+    truncations: AtomicU64,
     last_flush_ms: AtomicI64,
     writer: Mutex<Writer>,
 }
@@ -118,6 +122,8 @@ impl PartitionLog {
             first_unstable_offset: AtomicI64::new(first_unstable.unwrap_or(i64::MAX)),
             awaits_high_watermark: AtomicBool::new(awaits_high_watermark),
             recovery_point: AtomicI64::new(loaded.recovery_point),
+            checkpointed_recovery_point: AtomicI64::new(loaded.recovery_point),
+            truncations: AtomicU64::new(0),
             last_flush_ms: AtomicI64::new(now_ms),
             writer: Mutex::new(Writer {
                 producers: loaded.producers,
@@ -346,6 +352,7 @@ impl PartitionLog {
     /// Returns once everything below `offset` is on disk. Holds no lock while it waits.
     pub(super) fn flush_below(&self, offset: Offset) -> Result<(), LogError> {
         self.check()?;
+        let truncations = self.truncations.load(Ordering::Acquire);
         let recovery_point = self.recovery_point();
         if offset <= recovery_point && !self.epochs_unsynced.load(Ordering::Acquire) {
             return Ok(());
@@ -381,7 +388,12 @@ impl PartitionLog {
                 self.watch(self.place().sync_directory(&self.log_dir()))?;
             }
         }
-        self.recovery_point.fetch_max(offset, Ordering::AcqRel);
+        // A truncation meanwhile has lowered the recovery point after this, or is seen here.
+        let end = lock(&self.end);
+        if self.truncations.load(Ordering::Acquire) == truncations {
+            self.recovery_point
+                .fetch_max(offset.min(end.offset), Ordering::AcqRel);
+        }
         Ok(())
     }
 
@@ -496,6 +508,24 @@ impl PartitionLog {
         self.epochs_unsynced.store(true, Ordering::Release);
         self.publish_unstable(&writer);
         Ok(Some(old_place))
+    }
+
+    pub(super) fn set_checkpointed_recovery_point(&self, offset: Offset) {
+        self.checkpointed_recovery_point
+            .store(offset, Ordering::Release);
+    }
+
+    /// To be called before the log is cut, see [`PartitionLog::flush_below`].
+    pub(super) fn note_truncation(&self) {
+        self.truncations.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Lowers the recovery point, in the checkpoint too, to where the log was cut.
+    pub(super) fn lower_recovery_point(&self, offset: Offset) {
+        self.recovery_point.fetch_min(offset, Ordering::AcqRel);
+        if self.checkpointed_recovery_point.load(Ordering::Acquire) > offset {
+            self.volume().truncated();
+        }
     }
 
     /// Runs `job` later on the thread of the log directory, if the log still exists then.

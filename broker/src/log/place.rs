@@ -21,7 +21,15 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 /// Appended to the name of a file that is removed later.
 pub(crate) const DELETED: &str = ".deleted";
 
-type Listener = Box<dyn Fn(&Path, &StorageError) + Send + Sync>;
+/// Whoever looks after a log directory.
+pub(crate) trait Keeper: Send + Sync {
+    /// The directory failed, for the first time.
+    fn failed(&self);
+
+    /// A log was cut below the recovery point in the checkpoint, which must not stay as it is: a
+    /// crash would leave what is appended now unchecked.
+    fn truncated(&self);
+}
 
 /// A log directory as its logs see it.
 pub(crate) struct Volume {
@@ -29,7 +37,7 @@ pub(crate) struct Volume {
     pub(crate) cache: Arc<FileCache>,
     pub(crate) background: Arc<Background>,
     failure: OnceLock<StorageError>,
-    on_failure: Mutex<Option<Listener>>,
+    keeper: Mutex<Option<Arc<dyn Keeper>>>,
     checkpoint_is_due: AtomicBool,
 }
 
@@ -49,7 +57,7 @@ impl Volume {
             cache,
             background,
             failure: OnceLock::new(),
-            on_failure: Mutex::new(None),
+            keeper: Mutex::new(None),
             checkpoint_is_due: AtomicBool::new(false),
         }
     }
@@ -62,13 +70,20 @@ impl Volume {
         self.cache.files()
     }
 
-    /// Calls `listener` when the directory fails for the first time.
-    pub(crate) fn listen(&self, listener: Listener) {
-        let mut slot = self
-            .on_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Some(listener);
+    pub(crate) fn set_keeper(&self, keeper: Arc<dyn Keeper>) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+    }
+
+    fn keeper(&self) -> Option<Arc<dyn Keeper>> {
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        keeper.clone()
+    }
+
+    /// Has the checkpoint written anew after a truncation below it.
+    pub(crate) fn truncated(&self) {
+        if let Some(keeper) = self.keeper() {
+            keeper.truncated();
+        }
     }
 
     /// Takes the directory offline: from now on all its logs answer with this error.
@@ -79,12 +94,8 @@ impl Volume {
                 %error,
                 "log directory goes offline; free or repair the volume and restart the broker"
             );
-            let listener = self
-                .on_failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(listener) = &*listener {
-                listener(&self.path, &error);
+            if let Some(keeper) = self.keeper() {
+                keeper.failed();
             }
         }
         error

@@ -6,8 +6,8 @@ use barnabas_core::ids::Offset;
 use barnabas_core::records::{BatchMeta, RecordError, find_by_timestamp, max_timestamp_record};
 use bytes::Bytes;
 
-use super::error::LogError;
-use super::partition_log::PartitionLog;
+use super::error::{LogError, StorageError};
+use super::partition_log::{LogEnd, PartitionLog};
 use super::scan::ScanError;
 use super::segment::Segment;
 use super::types::{AbortedTransaction, LogSlice, OffsetLookup};
@@ -41,13 +41,9 @@ impl PartitionLog {
         // Compaction may leave nothing at or above the offset in its segment: go on in the next.
         let mut next = Some(offset);
         while let Some((segment, following)) = next.and_then(|base| self.segment_at(base)) {
-            let limit = if segment.base_offset() == end.segment_base {
-                end.position
-            } else {
-                segment.size()
-            };
-            let file = self.watch(segment.handle())?;
-            let located = self.watch_scan(segment.locate(&*file, offset, limit))?;
+            let limit = limit_of(&segment, &end);
+            let file = self.watch_read(&segment, segment.handle())?;
+            let located = self.watch_read_scan(&segment, segment.locate(&*file, offset, limit))?;
             let Some(located) = located else {
                 next = following;
                 continue;
@@ -55,7 +51,8 @@ impl PartitionLog {
             let is_bounded_here =
                 upper_bound < end.offset && following.is_none_or(|base| upper_bound < base);
             let limit = if is_bounded_here {
-                let bound = self.watch_scan(segment.locate(&*file, upper_bound, limit))?;
+                let bound =
+                    self.watch_read_scan(&segment, segment.locate(&*file, upper_bound, limit))?;
                 bound.map_or(limit, |bound| bound.position)
             } else {
                 limit
@@ -92,17 +89,13 @@ impl PartitionLog {
         if following.is_some_and(|base| to > base) {
             return Ok(None);
         }
-        let limit = if segment.base_offset() == end.segment_base {
-            end.position
-        } else {
-            segment.size()
-        };
-        let file = self.watch(segment.handle())?;
+        let limit = limit_of(&segment, &end);
+        let file = self.watch_read(&segment, segment.handle())?;
         let position = |offset| -> Result<u64, LogError> {
             if offset >= end.offset {
                 return Ok(limit);
             }
-            let located = self.watch_scan(segment.locate(&*file, offset, limit))?;
+            let located = self.watch_read_scan(&segment, segment.locate(&*file, offset, limit))?;
             Ok(located.map_or(limit, |located| located.position))
         };
         Ok(Some(position(to)?.saturating_sub(position(from)?)))
@@ -118,35 +111,33 @@ impl PartitionLog {
     }
 
     /// The first record at or after the log start whose timestamp is at least `timestamp` (>= 0).
+    ///
+    /// Kafka looks into the first segment only that has such a timestamp, and finds nothing if all
+    /// of these records are below the log start.
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<OffsetLookup>, LogError> {
         self.check()?;
         let log_start_offset = self.log_start_offset();
         let end = self.end();
         let segments = self.segments().clone();
         for segment in segments {
-            if self.watch(segment.largest_timestamp())? < timestamp {
+            let largest = segment.largest_timestamp();
+            if self.watch_read(&segment, largest)? < timestamp {
                 continue;
             }
-            let limit = if segment.base_offset() == end.segment_base {
-                end.position
-            } else {
-                segment.size()
-            };
-            let file = self.watch(segment.handle())?;
-            let after = self.watch(segment.times.lookup(timestamp))?.offset;
-            let start = self.watch(segment.offsets.lookup(after.max(log_start_offset)))?;
-            return self.first_record(
-                &segment,
-                &*file,
-                u64::from(start.position),
-                limit,
-                |meta, bytes| {
-                    if meta.max_timestamp < timestamp {
-                        return Ok(None);
-                    }
-                    find_by_timestamp(&Bytes::copy_from_slice(bytes), timestamp, log_start_offset)
-                },
-            );
+            let limit = limit_of(&segment, &end);
+            let file = self.watch_read(&segment, segment.handle())?;
+            let after = self.watch_read(&segment, segment.times.lookup(timestamp))?;
+            let start = segment.offsets.lookup(after.offset.max(log_start_offset));
+            let start = u64::from(self.watch_read(&segment, start)?.position);
+            let found = self.first_record(&segment, &*file, start, limit, |meta, bytes| {
+                if meta.max_timestamp < timestamp {
+                    return Ok(None);
+                }
+                find_by_timestamp(&Bytes::copy_from_slice(bytes), timestamp, log_start_offset)
+            })?;
+            if found.is_some() {
+                return Ok(found);
+            }
         }
         Ok(None)
     }
@@ -158,7 +149,7 @@ impl PartitionLog {
         let segments = self.segments().clone();
         let mut latest = None;
         for segment in segments {
-            let max = self.watch(segment.max_timestamp())?;
+            let max = self.watch_read(&segment, segment.max_timestamp())?;
             if latest
                 .as_ref()
                 .is_none_or(|(_, known): &(_, super::time_index::TimestampOffset)| {
@@ -171,13 +162,11 @@ impl PartitionLog {
         let Some((segment, max)) = latest else {
             return Ok(None);
         };
-        let limit = if segment.base_offset() == end.segment_base {
-            end.position
-        } else {
-            segment.size()
-        };
-        let file = self.watch(segment.handle())?;
-        let start = self.watch(segment.offsets.lookup(max.offset))?.position;
+        let limit = limit_of(&segment, &end);
+        let file = self.watch_read(&segment, segment.handle())?;
+        let start = self
+            .watch_read(&segment, segment.offsets.lookup(max.offset))?
+            .position;
         self.first_record(&segment, &*file, u64::from(start), limit, |meta, bytes| {
             if meta.max_timestamp != max.timestamp {
                 return Ok(None);
@@ -237,7 +226,7 @@ impl PartitionLog {
         let mut starts = Vec::with_capacity(segments.len() + 1);
         for segment in &segments {
             let begin = segment.base_offset().max(log_start_offset);
-            starts.push((begin, self.watch(segment.modified_ms())?));
+            starts.push((begin, self.watch_read(segment, segment.modified_ms())?));
         }
         if segments.last().is_some_and(|active| active.size() > 0) {
             starts.push((self.log_end_offset(), now_ms));
@@ -273,7 +262,7 @@ impl PartitionLog {
         let upper_bound = match self.segment_at(slice.segment_base_offset) {
             Some((segment, following)) => {
                 let end = slice.position + slice.length as u64;
-                let indexed = self.watch(segment.offsets.first_at_position(end))?;
+                let indexed = self.watch_read(&segment, segment.offsets.first_at_position(end))?;
                 indexed.or(following)
             }
             None => None,
@@ -295,7 +284,7 @@ impl PartitionLog {
         };
         let mut aborted = Vec::new();
         for segment in segments {
-            for txn in self.watch(segment.txns.entries())? {
+            for txn in self.watch_read(&segment, segment.txns.entries())? {
                 if txn.last_offset >= from && txn.first_offset < upper_bound {
                     aborted.push(AbortedTransaction {
                         producer_id: txn.producer_id,
@@ -308,5 +297,43 @@ impl PartitionLog {
             }
         }
         Ok(aborted)
+    }
+
+    /// Takes the log directory offline if `result` is an error, unless the segment was deleted
+    /// since it was looked up: then the offset is out of range.
+    fn watch_read<T>(
+        &self,
+        segment: &Segment,
+        result: Result<T, StorageError>,
+    ) -> Result<T, LogError> {
+        match result {
+            Err(_) if segment.is_deleted() => Err(LogError::OffsetOutOfRange {
+                topic_partition: self.topic_partition().clone(),
+                offset: segment.base_offset(),
+                log_start_offset: self.log_start_offset(),
+                log_end_offset: self.log_end_offset(),
+            }),
+            result => Ok(self.watch(result)?),
+        }
+    }
+
+    fn watch_read_scan<T>(
+        &self,
+        segment: &Segment,
+        result: Result<T, ScanError>,
+    ) -> Result<T, LogError> {
+        match result {
+            Err(ScanError::Storage(error)) => self.watch_read(segment, Err(error)),
+            result => self.watch_scan(result),
+        }
+    }
+}
+
+/// Where the batches end that a reader may see.
+fn limit_of(segment: &Segment, end: &LogEnd) -> u64 {
+    if segment.base_offset() == end.segment_base {
+        end.position
+    } else {
+        segment.size()
     }
 }

@@ -13,12 +13,13 @@ use barnabas_core::records::verify_crc;
 
 use super::checkpoint::{self, LEADER_EPOCHS};
 use super::error::{Described as _, StorageError};
+use super::offset_index::OffsetPosition;
 use super::partition_log::{Loaded, PartitionLog};
 use super::partition_metadata;
 use super::place::{LOG, OFFSET_INDEX, Place, TIME_INDEX, TXN_INDEX, parse_file_name};
 use super::producer_state::{ProducerState, producer_batch, snapshot_offset};
 use super::scan::ScanError;
-use super::segment::Segment;
+use super::segment::{FoundIndexes, Segment};
 use super::time_index::TimestampOffset;
 use crate::files::Durability;
 
@@ -67,6 +68,14 @@ pub(crate) fn load(request: LoadRequest) -> Result<Arc<PartitionLog>, StorageErr
         loaded,
         now_ms,
     ))
+}
+
+/// What recovery left of a segment.
+struct Recovered {
+    /// Bytes that were cut off.
+    cut: u64,
+    /// The offset after the last batch.
+    next_offset: Offset,
 }
 
 struct Loader {
@@ -285,9 +294,7 @@ impl Loader {
                 "the log ends below its start: dropping it"
             );
             for segment in std::mem::take(&mut self.segments) {
-                for path in segment.rename_deleted()? {
-                    super::segment::remove_if_exists(&**self.request.place.files(), &path)?;
-                }
+                self.drop_segment(&segment)?;
             }
             self.epochs.clear();
             self.producers.start_at(self.request.log_start_offset)?;
@@ -311,27 +318,43 @@ impl Loader {
         let mut index = first;
         while let Some(segment) = self.segments.get(index).cloned() {
             let later = self.segments.split_off(index);
-            let cut = self.recover_segment(&segment);
+            let recovered = self.recover_segment(&segment);
             self.segments.extend(later);
+            let recovered = recovered?;
             index += 1;
-            if cut? > 0 {
-                for segment in self.segments.split_off(index) {
-                    tracing::warn!(
-                        path = %segment.path().display(),
-                        "dropping a segment behind a damaged batch"
-                    );
-                    for path in segment.rename_deleted()? {
-                        super::segment::remove_if_exists(&**self.request.place.files(), &path)?;
-                    }
-                }
+            let next_base = self.segments.get(index).map(|next| next.base_offset());
+            // A power loss can take the unflushed end of a segment and leave the next one. Kafka
+            // goes on with the gap; a replica would then differ from its leader without knowing.
+            let lost_end = !self.request.config.cleanup_policy.compact
+                && next_base.is_some_and(|base| recovered.next_offset < base);
+            // Or it brings back a segment that had been dropped.
+            let overlaps = next_base.is_some_and(|base| recovered.next_offset > base);
+            if recovered.cut == 0 && !lost_end && !overlaps {
+                continue;
             }
+            for segment in self.segments.split_off(index) {
+                tracing::warn!(
+                    path = %segment.path().display(),
+                    "dropping a segment behind a damaged end of another"
+                );
+                self.drop_segment(&segment)?;
+            }
+            let directory = self.request.place.directory();
+            self.request.place.sync_directory(&directory)?;
+        }
+        Ok(())
+    }
+
+    fn drop_segment(&self, segment: &Segment) -> Result<(), StorageError> {
+        for path in segment.rename_deleted()? {
+            super::segment::remove_if_exists(&**self.request.place.files(), &path)?;
         }
         Ok(())
     }
 
     /// Checks all batches of a segment, cuts it at the first bad one and writes its indexes anew.
-    /// `self.segments` are those before it. Returns how many bytes were cut off.
-    fn recover_segment(&mut self, segment: &Arc<Segment>) -> Result<u64, StorageError> {
+    /// `self.segments` are those before it.
+    fn recover_segment(&mut self, segment: &Arc<Segment>) -> Result<Recovered, StorageError> {
         self.is_intact = false;
         let mut producers = self.producers.fresh();
         let rebuilt = rebuild_producers(
@@ -344,14 +367,21 @@ impl Loader {
         );
         tolerate_damage(rebuilt)?;
         let interval = self.request.config.index_interval_bytes.max(0) as u64;
-        let cut = rebuild_segment(segment, &mut producers, &mut self.epochs, interval)?;
+        let recovered = rebuild_segment(segment, &mut producers, &mut self.epochs, interval)?;
         producers.take_snapshot()?;
         self.producers.set_snapshots(producers.into_snapshots());
-        if cut > 0 {
-            tracing::warn!(path = %segment.path().display(), bytes = cut, "cut off a damaged end");
+        if recovered.cut > 0 {
+            tracing::warn!(
+                path = %segment.path().display(), bytes = recovered.cut, "cut off a damaged end"
+            );
+        }
+        // A later recovery will not look at what is below the recovery point, so it must be right;
+        // an earlier one may have written the indexes and died before it came here.
+        if recovered.next_offset <= self.request.recovery_point {
+            segment.sync_indexes()?;
         }
         segment.close();
-        Ok(cut)
+        Ok(recovered)
     }
 
     /// Brings epochs and producers to the log's end.
@@ -451,11 +481,9 @@ fn rebuild_segment(
     producers: &mut ProducerState,
     epochs: &mut LeaderEpochs,
     interval: u64,
-) -> Result<u64, StorageError> {
+) -> Result<Recovered, StorageError> {
     segment.create_missing()?;
-    segment.offsets.reset()?;
-    segment.times.reset()?;
-    segment.txns.reset()?;
+    let mut found = FoundIndexes::default();
     let size = segment.size();
     let file = segment.handle()?;
     let mut scan = segment.scan(&*file, 0, size);
@@ -464,6 +492,7 @@ fn rebuild_segment(
         offset: segment.base_offset(),
     };
     let mut last_indexed = 0;
+    let mut next_offset = segment.base_offset();
     let end = loop {
         let position = scan.position();
         let (meta, bytes) = match scan.next_whole() {
@@ -490,27 +519,32 @@ fn rebuild_segment(
                 offset: meta.last_offset,
             };
         }
-        if position - last_indexed > interval {
-            segment
-                .offsets
-                .append(super::offset_index::OffsetPosition {
-                    offset: meta.last_offset,
-                    position: position as u32,
-                })?;
-            segment.times.append(max_timestamp)?;
+        // An entry that is not above the last would make lookups go astray.
+        let last_entry = found.offsets.last().map_or(-1, |last| last.offset);
+        if position - last_indexed > interval && meta.last_offset > last_entry {
+            found.offsets.push(OffsetPosition {
+                offset: meta.last_offset,
+                position: position as u32,
+            });
+            found.add_time(max_timestamp);
             last_indexed = position;
         }
         note_epoch(epochs, &meta);
+        next_offset = meta.next_offset();
         let completed = producers.replay(producer_batch(&meta, bytes).as_ref(), meta.next_offset());
         if let Some(txn) = completed
             && txn.is_aborted
         {
-            segment.txns.append(txn.into())?;
+            found.txns.push(txn.into());
         }
     };
     segment.cut(&*file, end)?;
-    segment.finish_recovery(max_timestamp)?;
-    Ok(size - end)
+    found.add_time(max_timestamp);
+    segment.finish_recovery(&found)?;
+    Ok(Recovered {
+        cut: size - end,
+        next_offset,
+    })
 }
 
 /// Brings producers to the state at `last_offset`: from the newest snapshot and the batches after it.

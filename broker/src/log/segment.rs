@@ -16,7 +16,7 @@ use super::offset_index::{OffsetIndex, OffsetPosition};
 use super::place::{DELETED, LOG, OFFSET_INDEX, Place, TIME_INDEX, TXN_INDEX};
 use super::scan::{Scan, ScanError};
 use super::time_index::{TimeIndex, TimestampOffset};
-use super::txn_index::TxnIndex;
+use super::txn_index::{AbortedTxn, TxnIndex};
 use crate::files::cache::CachedFile;
 use crate::files::{self, FileHandle, OpenMode};
 
@@ -58,6 +58,24 @@ pub(crate) struct SegmentAppend<'a, 'b> {
     /// Largest timestamp, and the last offset of the batch that has it.
     pub(crate) max_timestamp: TimestampOffset,
     pub(crate) index_interval_bytes: u64,
+}
+
+/// The indexes of a segment as its batches ask for them.
+#[derive(Default)]
+pub(crate) struct FoundIndexes {
+    pub(crate) offsets: Vec<OffsetPosition>,
+    pub(crate) times: Vec<TimestampOffset>,
+    pub(crate) txns: Vec<AbortedTxn>,
+}
+
+impl FoundIndexes {
+    /// Adds a time if it is later than all before.
+    pub(crate) fn add_time(&mut self, max: TimestampOffset) {
+        let last = self.times.last().map_or(-1, |last| last.timestamp);
+        if max.timestamp > last {
+            self.times.push(max);
+        }
+    }
 }
 
 /// When a new segment is due.
@@ -415,20 +433,32 @@ impl Segment {
         Ok(())
     }
 
-    /// Cuts the file at `end`, which is where a batch ends.
+    /// Cuts the file at `end`, which is where a batch ends. Waits for the disk: after a loss of power
+    /// what was cut off must not stand behind what was appended since.
     pub(crate) fn cut(&self, file: &dyn FileHandle, end: u64) -> Result<(), StorageError> {
         self.recent().clear();
         self.size.store(end, Ordering::Release);
         if file.length().describe("examine", &self.path())? != end {
             file.truncate(end).describe("truncate", &self.path())?;
+            file.sync().describe("flush", &self.path())?;
         }
         Ok(())
     }
 
-    /// Notes the largest timestamp that recovery found, and ends the time index with it.
-    pub(crate) fn finish_recovery(&self, max: TimestampOffset) -> Result<(), StorageError> {
-        self.progress().max_timestamp = Some(max);
-        self.times.append(max)
+    /// Gives the segment the indexes that recovery found, the largest timestamp at the end of the
+    /// time index.
+    pub(crate) fn finish_recovery(&self, found: &FoundIndexes) -> Result<(), StorageError> {
+        self.progress().max_timestamp = found.times.last().copied();
+        self.offsets.replace(&found.offsets)?;
+        self.times.replace(&found.times)?;
+        self.txns.replace(&found.txns)
+    }
+
+    /// Returns once the indexes are on disk.
+    pub(crate) fn sync_indexes(&self) -> Result<(), StorageError> {
+        self.offsets.sync()?;
+        self.times.sync()?;
+        self.txns.sync()
     }
 
     /// Ends the time index with the largest timestamp: the segment takes no more appends. Returns
@@ -450,9 +480,7 @@ impl Segment {
     /// Returns once the segment's files are on disk.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
         self.handle()?.sync().describe("flush", &self.path())?;
-        self.offsets.sync()?;
-        self.times.sync()?;
-        self.txns.sync()
+        self.sync_indexes()
     }
 
     /// Closes the files; they are opened again when needed.

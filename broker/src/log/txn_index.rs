@@ -102,6 +102,18 @@ impl TxnIndex {
         Ok(())
     }
 
+    /// Makes these the entries.
+    pub(crate) fn replace(&self, txns: &[AbortedTxn]) -> Result<(), StorageError> {
+        if self.is_sane()? && self.entries()? == txns {
+            return Ok(());
+        }
+        self.reset()?;
+        for txn in txns {
+            self.append(*txn)?;
+        }
+        Ok(())
+    }
+
     /// Removes all entries.
     pub(crate) fn reset(&self) -> Result<(), StorageError> {
         match self.file.length()? {
