@@ -41,7 +41,7 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// AlterConfigs (key 33, v0–2): replaces all settings of a resource.
+/// `AlterConfigs` (key 33, v0–2): replaces all settings of a resource.
 pub async fn alter_configs(
     request: AlterConfigsRequest,
     context: &Context<'_>,
@@ -75,7 +75,7 @@ pub async fn alter_configs(
     AlterConfigsResponse::default().with_responses(responses.collect())
 }
 
-/// IncrementalAlterConfigs (key 44, v0–1): changes single settings (KIP-339).
+/// `IncrementalAlterConfigs` (key 44, v0–1): changes single settings (KIP-339).
 pub async fn incremental_alter_configs(
     request: IncrementalAlterConfigsRequest,
     context: &Context<'_>,
@@ -234,11 +234,15 @@ async fn proposed(
 }
 
 async fn write(entity: ConfigEntity, texts: Texts, context: &Context<'_>) -> Result<(), Refusal> {
-    let written = context.broker.zookeeper.write_config(&entity, texts).await;
+    let broker = context.broker;
+    let written = broker.zookeeper.write_config(&entity, texts.clone()).await;
     written.map_err(|error| {
         tracing::warn!(%entity, %error, "settings were not changed");
         (ResponseError::UnknownServerError, None)
-    })
+    })?;
+    // The notification is under way; whoever asks this broker next need not wait for it.
+    broker.config.entity_changed(&entity, texts);
+    Ok(())
 }
 
 async fn alter_topic(

@@ -1,5 +1,6 @@
 //! `DescribeConfigs`: the settings of topics, brokers and loggers, and where they come from.
 
+use barnabas_core::config::Kind;
 use barnabas_core::config::describe::{
     Described, Layers, Source, Synonym, describe_broker, describe_cluster_default, describe_topic,
 };
@@ -35,7 +36,7 @@ pub(super) fn refuse(error: ResponseError, message: impl Into<String>) -> Refusa
     (error, Some(message.into()))
 }
 
-/// DescribeConfigs (key 32, v0–4). v0 knows no sources, v3 adds types and documentation.
+/// `DescribeConfigs` (key 32, v0–4). v0 knows no sources, v3 adds types and documentation.
 pub async fn describe_configs(
     request: DescribeConfigsRequest,
     context: &Context<'_>,
@@ -200,7 +201,7 @@ fn answer(
     if version >= 3 {
         let doc = config.doc.filter(|_| request.include_documentation);
         result = result
-            .with_config_type(config.kind.map_or(0, |kind| kind.code()))
+            .with_config_type(config.kind.map_or(0, Kind::code))
             .with_documentation(doc.map(StrBytes::from_static_str));
     }
     result

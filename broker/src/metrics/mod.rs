@@ -248,6 +248,9 @@ impl Default for Metrics {
     }
 }
 
+/// One counter of a listener.
+type Pick = fn(&ListenerMetrics) -> &Counter;
+
 impl Metrics {
     /// The counts of one API; unknown keys share one place that nobody sees.
     pub fn request(&self, api_key: i16) -> &RequestMetrics {
@@ -406,7 +409,6 @@ impl Metrics {
             let name = format!("{prefix}_connection_count");
             out.gauge(&name, &[("listener", listener)], metrics.connections.get());
         }
-        type Pick = fn(&ListenerMetrics) -> &Counter;
         let counters: [(&str, Pick); 5] = [
             ("connection_creation", |one| &one.connections_created),
             ("connection_close", |one| &one.connections_closed),

@@ -173,6 +173,9 @@ fn listeners_that_are_not_plaintext_are_refused() {
     expect!["listeners=PLAINTEXT://:1,SSL://:2: listener SSL has protocol SSL, and TLS and SASL are not served yet; map SSL to PLAINTEXT, or remove it"].assert_eq(&problems.join("\n"));
 }
 
+/// Key, number of the operation, value.
+type Change<'a> = (&'a str, i8, Option<&'a str>);
+
 /// A broker with one topic, and what changes in its settings.
 struct Configured {
     running: Running,
@@ -231,12 +234,7 @@ impl Configured {
     }
 
     /// `type name key op value`; answers the error code and the message.
-    async fn change(
-        &self,
-        kind: i8,
-        name: &str,
-        changes: &[(&str, i8, Option<&str>)],
-    ) -> (i16, String) {
+    async fn change(&self, kind: i8, name: &str, changes: &[Change<'_>]) -> (i16, String) {
         let configs = changes.iter().map(|(key, operation, value)| {
             AlterableConfig::default()
                 .with_name(text(key))
@@ -375,7 +373,7 @@ async fn changes_of_settings_apply_while_the_broker_runs() {
 async fn changes_that_make_no_sense_are_refused() {
     let one = configured().await;
     let mut lines = Vec::new();
-    let cases: &[(i8, &str, &[(&str, i8, Option<&str>)])] = &[
+    let cases: &[(i8, &str, &[Change<'_>])] = &[
         (TOPIC, "no", &[("retention.ms", SET, Some("8"))]),
         (TOPIC, "", &[("retention.ms", SET, Some("8"))]),
         (TOPIC, "t", &[("retention.ms", SET, Some("x"))]),

@@ -197,6 +197,12 @@ pub fn check_broker(
                 ..error
             });
             checked.map_err(|error| AlterError::InvalidRequest(error.kafka_message()))?;
+            if row.kind == Kind::Class && row.default != Some(text.trim()) {
+                // There are no classes to load here, so none is ever found.
+                return Err(AlterError::InvalidRequest(format!(
+                    "Invalid value {text} for configuration {key}: Class {text} could not be found."
+                )));
+            }
         }
     }
     if name.is_empty() {

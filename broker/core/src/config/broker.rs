@@ -323,10 +323,10 @@ impl BrokerConfig {
 
 /// A broker setting in hours or minutes is a topic setting in milliseconds.
 fn to_topic_unit(broker_key: &str, text: &str) -> String {
-    let factor = match broker_key {
-        key if key.ends_with(".hours") => 3_600_000,
-        key if key.ends_with(".minutes") => 60_000,
-        _ => 1,
+    let factor = match broker_key.rsplit('.').next() {
+        Some("hours") => 3_600_000,
+        Some("minutes") => 60_000,
+        Some(_) | None => 1,
     };
     let number = text.parse::<i64>();
     match number {

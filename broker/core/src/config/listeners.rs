@@ -79,22 +79,6 @@ impl Listeners {
                 "give at least one, such as PLAINTEXT://:9092",
             ));
         }
-        if let Some(missing) = self
-            .advertised
-            .iter()
-            .find(|one| !self.bind.iter().any(|bound| bound.listener == one.listener))
-        {
-            return Err(ConfigError::rule(
-                "advertised.listeners",
-                text("advertised.listeners"),
-                format!(
-                    "advertised.listeners listener names must be equal to or a subset of the ones defined in \
-                     listeners, and {} is not among them",
-                    missing.listener
-                ),
-                format!("advertise only {}", names(&self.bind).join(", ")),
-            ));
-        }
         if !advertised_names.contains(&self.inter_broker.as_str()) {
             let key = if text("security.inter.broker.protocol").is_some() {
                 "security.inter.broker.protocol"
@@ -110,6 +94,22 @@ impl Listeners {
                     advertised_names.join(",")
                 ),
                 format!("set inter.broker.listener.name={}", advertised_names[0]),
+            ));
+        }
+        if let Some(missing) = self
+            .advertised
+            .iter()
+            .find(|one| !self.bind.iter().any(|bound| bound.listener == one.listener))
+        {
+            return Err(ConfigError::rule(
+                "advertised.listeners",
+                text("advertised.listeners"),
+                format!(
+                    "advertised.listeners listener names must be equal to or a subset of the ones defined in \
+                     listeners, and {} is not among them",
+                    missing.listener
+                ),
+                format!("advertise only {}", names(&self.bind).join(", ")),
             ));
         }
         if self.advertised.iter().any(|one| one.host == "0.0.0.0") {
@@ -288,8 +288,7 @@ fn unique_ports(text: &str, endpoints: &[Endpoint]) -> Result<(), ConfigError> {
                 format!("Each listener must have a different port, listeners: {text}")
             }
             (2, 2)
-                if sharing.iter().any(|one| is_v4(&one))
-                    && sharing.iter().any(|one| is_v6(&one)) =>
+                if sharing.iter().any(|one| is_v4(one)) && sharing.iter().any(|one| is_v6(one)) =>
             {
                 continue;
             }

@@ -28,7 +28,7 @@ fn file(pairs: &[(&str, &str)]) -> Texts {
     all
 }
 
-fn check(pairs: &[(&str, &str)], expected: Expect) {
+fn check(pairs: &[(&str, &str)], expected: &Expect) {
     let problems = BrokerConfig::problems(&file(pairs));
     let sentences: Vec<String> = problems.iter().map(ConfigError::to_string).collect();
     expected.assert_eq(&sentences.join("\n"));
@@ -47,7 +47,7 @@ fn each_wrong_value_is_a_sentence() {
             ("compression.gzip.level", "10"),
             ("inter.broker.protocol.version", "4.0"),
         ],
-        expect![[r#"
+        &expect![[r"
             auto.create.topics.enable=yes: this is not true or false; give `true` or `false`
             compression.gzip.level=10: the value is not allowed; give 1 to 9, or -1
             compression.type=zip: the value is not allowed; give one of uncompressed, zstd, lz4, snappy, gzip, producer
@@ -55,7 +55,7 @@ fn each_wrong_value_is_a_sentence() {
             log.cleaner.min.cleanable.ratio=1.5: the value is not allowed; give a number from 0 to 1
             log.cleanup.policy=delete,shred: the value is not allowed; give a list of compact, delete
             num.io.threads=many: this is not such a whole number; give a whole number from -2147483648 to 2147483647
-            num.partitions=0: the value is not allowed; give 1 or more"#]],
+            num.partitions=0: the value is not allowed; give 1 or more"]],
     );
 }
 
@@ -72,7 +72,7 @@ fn a_secret_is_not_shown() {
 fn kraft_and_a_missing_zookeeper_are_refused() {
     check(
         &[("process.roles", "broker,controller")],
-        expect![
+        &expect![
             "process.roles=broker,controller: this broker runs in ZooKeeper mode only, there are no KRaft roles; remove process.roles and set zookeeper.connect"
         ],
     );
@@ -92,19 +92,19 @@ fn broker_ids_follow_kafkas_rules() {
     assert_eq!(accepted(&[("broker.id", "1001"), ungenerated]), Ok(1001));
     check(
         &[("broker.id", "1001")],
-        expect![
+        &expect![
             "broker.id=1001: broker.id must be greater than or equal to -1 and not greater than reserved.broker.max.id; give an id from 0 to 1000, raise reserved.broker.max.id, or set broker.id.generation.enable=false"
         ],
     );
     check(
         &[ungenerated],
-        expect![
+        &expect![
             "broker.id=-1: broker.id must be greater than or equal to 0; give an id, or set broker.id.generation.enable=true"
         ],
     );
     check(
         &[("broker.id", "1"), ("node.id", "2")],
-        expect![
+        &expect![
             "broker.id=1: You must set `node.id` to the same value as `broker.id`; remove node.id"
         ],
     );
@@ -407,7 +407,7 @@ fn dynamic_layers_are_described_as_kafka_does() {
         line(&topic, "retention.bytes"),
         line(&topic, "preallocate"),
     ];
-    expect![[r#"
+    expect![[r"
         log.retention.ms=2000:3 ro=false [log.retention.ms=2000:3 log.retention.hours=168:5]
         log.retention.hours=168:5 ro=true [log.retention.hours=168:5]
         num.io.threads=4:2 ro=false [num.io.threads=4:2 num.io.threads=100:3 num.io.threads=8:4 num.io.threads=8:5]
@@ -421,7 +421,7 @@ fn dynamic_layers_are_described_as_kafka_does() {
         retention.ms=2000:3 ro=false [log.retention.ms=2000:3 log.retention.hours=168:5]
         cleanup.policy=compact,delete:2 ro=false [log.cleanup.policy=compact,delete:2 log.cleanup.policy=delete:5]
         retention.bytes=7:1 ro=false [retention.bytes=7:1 log.retention.bytes=-1:5]
-        preallocate=true:1 ro=false [preallocate=true:1 log.preallocate=false:5]"#]]
+        preallocate=true:1 ro=false [preallocate=true:1 log.preallocate=false:5]"]]
     .assert_eq(&lines.join("\n"));
 }
 
@@ -557,6 +557,8 @@ fn broker_changes_are_judged_as_kafka_does() {
         broker_change("0", &[("leader.replication.throttled.rate", "x")]),
         broker_change("", &[("follower.replication.throttled.rate", "-5")]),
         broker_change("0", &[("log.cleaner.dedupe.buffer.size", "5")]),
+        broker_change("0", &[("principal.builder.class", "foo")]),
+        broker_change("0", &[("advertised.listeners", "SSL://127.0.0.1:1")]),
     ];
     expect![[r#"
         ok
@@ -586,5 +588,7 @@ fn broker_changes_are_judged_as_kafka_does() {
         InvalidRequest("Error creating broker listeners from 'PLAINTEXT://:9092': No security protocol defined for listener PLAINTEXT")
         InvalidRequest("Invalid value x for configuration leader.replication.throttled.rate: Not a number of type LONG")
         InvalidRequest("Invalid value -5 for configuration follower.replication.throttled.rate: Value must be at least 0")
-        InvalidRequest("requirement failed: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.")"#]].assert_eq(&lines.join("\n"));
+        InvalidRequest("requirement failed: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.")
+        InvalidRequest("Invalid value foo for configuration principal.builder.class: Class foo could not be found.")
+        InvalidRequest("requirement failed: inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are SSL")"#]].assert_eq(&lines.join("\n"));
 }

@@ -20,7 +20,11 @@ fn described(resource_type: i64) -> Vec<Value> {
     resource["configs"].as_array().unwrap().clone()
 }
 
-/// The value in the layer of defaults, if the recording shows it.
+/// The value in the layer of defaults (maybe null), if the recording shows it.
+#[expect(
+    clippy::option_option,
+    reason = "a null default is a default that is shown"
+)]
 fn recorded_default(config: &Value) -> Option<Option<&str>> {
     if config["configSource"] == 5 {
         return Some(config["value"].as_str());
