@@ -68,7 +68,9 @@ impl Tree {
             for (name, value) in fields {
                 if let Tree::List(items) = value {
                     items.retain(|item| keep(name, item));
-                    items.iter_mut().for_each(|item| item.retain(keep));
+                    for item in items.iter_mut() {
+                        item.retain(keep);
+                    }
                 }
                 value.retain(keep);
             }
@@ -146,7 +148,9 @@ impl Tree {
             }
             (Tree::List(items), Tree::List(wanted)) => {
                 if let Some(like) = wanted.first() {
-                    items.iter_mut().for_each(|item| item.keep_fields_of(like));
+                    for item in items.iter_mut() {
+                        item.keep_fields_of(like);
+                    }
                 }
             }
             _ => {}
