@@ -29,6 +29,16 @@ impl OneBroker {
 }
 
 impl OneBroker {
+    /// Stops the broker cleanly and starts it on what it left.
+    pub(crate) fn restart(self) -> OneBroker {
+        let options = self.broker.options().clone();
+        self.broker.stop().unwrap();
+        OneBroker {
+            broker: options.start().unwrap(),
+            ..self
+        }
+    }
+
     /// Stops both and returns the directory that the broker leaves.
     pub(crate) fn stop(self) -> tempfile::TempDir {
         self.broker.stop().unwrap();

@@ -10,6 +10,7 @@ mod clients;
 mod exchange;
 mod kcat;
 mod kill_loop;
+mod many_partitions;
 mod sweep;
 mod tools;
 mod znode_dumps;
