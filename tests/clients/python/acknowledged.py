@@ -29,6 +29,7 @@ producer = Producer({
     'bootstrap.servers': address,
     'enable.idempotence': True,
     'acks': 'all',
+    'log_level': 0,
     'linger.ms': 1,
     'batch.num.messages': 50,
     # As long as it takes: the broker is away most of the time.
