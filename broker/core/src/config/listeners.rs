@@ -287,9 +287,7 @@ fn unique_ports(text: &str, endpoints: &[Endpoint]) -> Result<(), ConfigError> {
             (_, 0 | 1) if addresses == 0 => {
                 format!("Each listener must have a different port, listeners: {text}")
             }
-            (2, 2)
-                if sharing.iter().any(|one| is_v4(one)) && sharing.iter().any(|one| is_v6(one)) =>
-            {
+            (2, 2) if sharing.iter().any(is_v4) && sharing.iter().any(is_v6) => {
                 continue;
             }
             (2, 2) => format!(
