@@ -34,11 +34,11 @@ impl ProducerIdManager {
 
     /// An id that nobody got before.
     pub async fn next(&self) -> Result<i64, ProducerIdError> {
-        if let Some(id) = self.from_block() {
+        if let Some(id) = self.take_from_block() {
             return Ok(id);
         }
         let _asking = self.asking.lock().await;
-        if let Some(id) = self.from_block() {
+        if let Some(id) = self.take_from_block() {
             return Ok(id);
         }
         let broker = self.controller.broker_id();
@@ -59,7 +59,7 @@ impl ProducerIdManager {
         Ok(first)
     }
 
-    fn from_block(&self) -> Option<i64> {
+    fn take_from_block(&self) -> Option<i64> {
         let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
         block.as_mut()?.next()
     }

@@ -29,6 +29,9 @@ const QUEUED_ANSWERS: usize = 1024;
 /// How long a registration that somebody else holds is waited for in one go.
 const REGISTRATION_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between attempts to register that fail at once.
+const REGISTRATION_BACKOFF: Duration = Duration::from_secs(1);
+
 type Registering = BoxFuture<'static, Result<BrokerEpoch, RegistrationError>>;
 
 /// What the loop wakes up for.
@@ -93,7 +96,7 @@ impl ControllerTask {
         self.step(Event::Started);
         loop {
             match self.next_input().await {
-                Input::Event(event) => self.step(event),
+                Input::Event(event) | Input::Command(Command::Tell(event)) => self.step(event),
                 Input::SessionExpired(hold) => {
                     // In this order: what waits is void, then the next session may begin.
                     self.pending = None;
@@ -101,7 +104,7 @@ impl ControllerTask {
                     self.step(Event::SessionExpired);
                     drop(hold);
                 }
-                Input::SessionEstablished => self.register(),
+                Input::SessionEstablished => self.register(Duration::ZERO),
                 Input::Registered(Ok(epoch)) => {
                     self.options.broker_epoch.store(epoch, Ordering::Release);
                     self.step(Event::SessionEstablished);
@@ -110,7 +113,7 @@ impl ControllerTask {
                     tracing::error!(%error, "this broker could not register again in ZooKeeper");
                     let state = *self.coordination.session_state().borrow();
                     if state == SessionState::Connected {
-                        self.register();
+                        self.register(REGISTRATION_BACKOFF);
                     }
                 }
                 Input::Command(Command::Request { request, reply }) => {
@@ -119,7 +122,6 @@ impl ControllerTask {
                     self.waiting.insert(ticket, reply);
                     self.step(Event::Requested { ticket, request });
                 }
-                Input::Command(Command::Tell(event)) => self.step(event),
                 Input::Command(Command::Resign) | Input::End => break,
             }
         }
@@ -165,11 +167,12 @@ impl ControllerTask {
         }
     }
 
-    fn register(&mut self) {
+    fn register(&mut self, after: Duration) {
         let zookeeper = self.options.zookeeper.clone();
         let mut registration = self.options.registration.clone();
         registration.timestamp_ms = clock::wall_clock_ms();
         let registering = async move {
+            tokio::time::sleep(after).await;
             let former = FormerOwner::MayBeAlive;
             zookeeper
                 .register_broker(&registration, former, REGISTRATION_PATIENCE)

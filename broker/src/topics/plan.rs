@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use barnabas_core::balance::placement::{Candidate, Start, place};
 use barnabas_core::ids::{BrokerId, check_topic_name};
-use barnabas_core::znodes::TopicAssignment;
+use barnabas_core::znodes::{PartitionAssignment, TopicAssignment};
 
 use super::error::TopicError;
 
@@ -189,7 +189,7 @@ pub(super) fn assign_new_partitions(
     budget: &mut i64,
 ) -> Result<Assignment, TopicError> {
     let mut partitions = existing.partitions.values();
-    if partitions.any(|partition| partition.is_being_reassigned()) {
+    if partitions.any(PartitionAssignment::is_being_reassigned) {
         return Err(TopicError::ReassignmentInProgress(topic.to_owned()));
     }
     let present = existing.partitions.len() as i32;
@@ -269,7 +269,6 @@ fn given_new_partitions(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use barnabas_core::znodes::PartitionAssignment;
 
     const RULES: Rules = Rules {
         default_partitions: 2,

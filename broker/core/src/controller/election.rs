@@ -152,12 +152,12 @@ mod tests {
         move |id| ids.contains(&id.0)
     }
 
-    fn elected(leader: i32, isr: &[i32], is_unclean: bool) -> Option<Elected> {
-        Some(Elected {
+    fn elected(leader: i32, isr: &[i32], is_unclean: bool) -> Elected {
+        Elected {
             leader: BrokerId(leader),
             isr: ids(isr),
             is_unclean,
-        })
+        }
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let assignment = ids(&[1, 2, 3]);
         let isr = ids(&[3, 2, 1]);
         let found = offline_leader(&assignment, &isr, online(&[2, 3]), false);
-        assert_eq!(found, elected(2, &[3, 2], false));
+        assert_eq!(found, Some(elected(2, &[3, 2], false)));
     }
 
     #[test]
@@ -174,14 +174,14 @@ mod tests {
         let isr = ids(&[1]);
         let found = |allowed| offline_leader(&assignment, &isr, online(&[2, 3]), allowed);
         assert_eq!(found(false), None);
-        assert_eq!(found(true), elected(2, &[2], true));
+        assert_eq!(found(true), Some(elected(2, &[2], true)));
     }
 
     #[test]
     fn preferred_is_the_first_or_nobody() {
         let assignment = ids(&[1, 2]);
         let found = |isr: &[i32]| preferred_leader(&assignment, &ids(isr), online(&[1, 2]));
-        assert_eq!(found(&[2, 1]), elected(1, &[2, 1], false));
+        assert_eq!(found(&[2, 1]), Some(elected(1, &[2, 1], false)));
         assert_eq!(found(&[2]), None);
         assert_eq!(preferred_leader(&[], &ids(&[1]), online(&[1])), None);
     }
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn reassignment_takes_a_target_that_is_in_sync() {
         let found = reassign_leader(&ids(&[4, 2]), &ids(&[1, 2]), online(&[1, 2, 4]));
-        assert_eq!(found, elected(2, &[1, 2], false));
+        assert_eq!(found, Some(elected(2, &[1, 2], false)));
     }
 
     #[test]
@@ -197,7 +197,7 @@ mod tests {
         let isr = ids(&[1, 2, 3]);
         let found =
             controlled_shutdown_leader(&ids(&[1, 2, 3]), &isr, online(&[1, 2, 3]), online(&[1, 2]));
-        assert_eq!(found, elected(3, &[3], false));
+        assert_eq!(found, Some(elected(3, &[3], false)));
         let nobody = controlled_shutdown_leader(&ids(&[1]), &ids(&[1]), online(&[1]), online(&[1]));
         assert_eq!(nobody, None);
     }

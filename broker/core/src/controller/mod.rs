@@ -220,18 +220,14 @@ impl Controller {
     /// Goes on until an answer is awaited or nothing is left.
     fn run(&mut self) {
         while self.then.is_none() {
-            let outcome = if let Some(task) = self.tasks.pop() {
-                self.perform(task)
+            if let Some(task) = self.tasks.pop() {
+                self.perform(task);
             } else if let Some(event) = self.queue.pop_front() {
                 self.asker = None;
                 self.elections.clear();
                 self.begin(event);
-                Ok(())
             } else {
                 return;
-            };
-            if let Err(failure) = outcome {
-                self.give_up(failure);
             }
         }
     }
@@ -311,7 +307,7 @@ impl Controller {
     }
 
     /// Takes a step.
-    fn perform(&mut self, task: Task) -> Result<(), Failure> {
+    fn perform(&mut self, task: Task) {
         match task {
             Task::LookAtSeat(if_vacant) => self.look_at_seat(if_vacant),
             Task::Elect => self.read_epoch(),
@@ -380,7 +376,6 @@ impl Controller {
             Task::AllocateProducerIds(broker) => self.read_producer_ids(broker),
             Task::AnswerControlledShutdown(broker) => self.answer_controlled_shutdown(broker),
         }
-        Ok(())
     }
 
     /// Goes on with an answer.

@@ -80,12 +80,11 @@ impl Controller {
             };
             let replicas = &partition.assignment.replicas;
             let is_online = |id| self.cluster.is_online(id, &of);
-            match first_leadership(replicas, is_online, self.cluster.epoch) {
-                Some(leadership) => states.push((of, leadership)),
-                None => {
-                    let to = PartitionState::Online;
-                    self.partition_not_moved(of, to, "no replica is online");
-                }
+            if let Some(leadership) = first_leadership(replicas, is_online, self.cluster.epoch) {
+                states.push((of, leadership));
+            } else {
+                let to = PartitionState::Online;
+                self.partition_not_moved(of, to, "no replica is online");
             }
         }
         if states.is_empty() {
@@ -117,7 +116,7 @@ impl Controller {
             match result {
                 Ok(_) => {
                     let receivers = leadership.isr.clone();
-                    self.leader_found(&of, leadership, receivers, Novelty::New);
+                    self.leader_found(&of, &leadership, receivers, Novelty::New);
                 }
                 Err(error) => {
                     let reason = format!("its state znode was not created: {error}");
@@ -131,7 +130,7 @@ impl Controller {
     fn leader_found(
         &mut self,
         of: &TopicPartition,
-        leadership: Leadership,
+        leadership: &Leadership,
         receivers: Vec<BrokerId>,
         novelty: Novelty,
     ) {
@@ -147,7 +146,7 @@ impl Controller {
         }
         self.elections.insert(of.clone(), Ok(()));
         self.batch
-            .lead_or_follow(&self.cluster, receivers, of, &leadership, novelty);
+            .lead_or_follow(&self.cluster, receivers, of, leadership, novelty);
     }
 
     pub(super) fn read_states_for_election(
@@ -341,7 +340,7 @@ impl Controller {
             match result {
                 Ok(version) => {
                     leadership.partition_epoch = version;
-                    self.leader_found(&of, leadership, receivers, Novelty::Existing);
+                    self.leader_found(&of, &leadership, receivers, Novelty::Existing);
                 }
                 // The leader changed its ISR meanwhile: look again.
                 Err(WriteError::BadVersion) => again.push(of),

@@ -178,7 +178,7 @@ impl Controller {
             } else {
                 // Nothing to write, yet the others hear of it under this controller's epoch.
                 state.controller_epoch = self.cluster.epoch;
-                self.replica_is_offline(&of, broker, state);
+                self.replica_is_offline(&of, broker, &state);
             }
         }
         if removals.is_empty() {
@@ -200,7 +200,7 @@ impl Controller {
             match result {
                 Ok(version) => {
                     leadership.partition_epoch = version;
-                    self.replica_is_offline(&of, broker, leadership);
+                    self.replica_is_offline(&of, broker, &leadership);
                 }
                 // The leader changed its ISR meanwhile: look again.
                 Err(WriteError::BadVersion) => again.push(of),
@@ -222,7 +222,7 @@ impl Controller {
         &mut self,
         of: &TopicPartition,
         broker: BrokerId,
-        leadership: Leadership,
+        leadership: &Leadership,
     ) {
         if let Some(partition) = self.cluster.partition_mut(of) {
             partition.leadership = Some(leadership.clone());
@@ -231,7 +231,7 @@ impl Controller {
             if !self.cluster.is_queued_for_deletion(&of.topic) {
                 let novelty = Novelty::Existing;
                 self.batch
-                    .lead_or_follow(&self.cluster, others, of, &leadership, novelty);
+                    .lead_or_follow(&self.cluster, others, of, leadership, novelty);
             }
         }
         let replica = (of.clone(), broker);

@@ -227,9 +227,10 @@ impl Controller {
                 continue;
             };
             if replicas.len() > 1 && replicas.contains(&broker) && is_staying {
-                match leadership.leader == broker.0 {
-                    true => led.push(of),
-                    false => followed.push(of),
+                if leadership.leader == broker.0 {
+                    led.push(of);
+                } else {
+                    followed.push(of);
                 }
             }
         }

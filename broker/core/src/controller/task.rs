@@ -222,7 +222,7 @@ pub(super) enum Then {
 }
 
 /// What to do with topics once they all have an id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TopicSequel {
     /// They are what the cluster had before this controller.
     Known,

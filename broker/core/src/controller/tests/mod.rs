@@ -1,5 +1,10 @@
 //! Transcripts: what happened, and what the controller did about it.
 
+#![allow(
+    clippy::needless_raw_string_hashes,
+    reason = "transcripts are written by the test tool"
+)]
+
 mod one_broker;
 mod three_brokers;
 mod world;

@@ -205,7 +205,7 @@ impl World {
         self.zxid += 1;
         self.fire(path, NodeChange::Deleted);
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        self.fire_parent(&parent.to_owned());
+        self.fire_parent(parent);
         Ok(0)
     }
 
@@ -308,9 +308,7 @@ impl World {
             }
         }
         for effect in self.controller.step(event, NOW) {
-            if let Some(line) = say_effect(&effect) {
-                let _ = writeln!(self.transcript, "  {line}");
-            }
+            let _ = writeln!(self.transcript, "  {}", say_effect(&effect));
             self.carry_out(effect);
         }
     }
@@ -573,9 +571,8 @@ fn say_writes(kind: &str, writes: &[Write]) -> String {
     format!("{kind}\n      {}", lines.join("\n      "))
 }
 
-/// `None` for what would only repeat itself.
-fn say_effect(effect: &Effect) -> Option<String> {
-    Some(match effect {
+fn say_effect(effect: &Effect) -> String {
+    match effect {
         Effect::Read(reads) => {
             let reads = reads.iter().map(|read| match read {
                 Read::Data { path, watch } => (path, watch, ""),
@@ -603,5 +600,5 @@ fn say_effect(effect: &Effect) -> Option<String> {
         Effect::StopTimers => "stop timers".to_owned(),
         Effect::Answer { answer, .. } => format!("answer {answer:?}"),
         Effect::Report(notice) => format!("log: {notice}"),
-    })
+    }
 }
