@@ -28,6 +28,8 @@ pub mod topics;
 #[cfg(test)]
 mod recorded;
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 pub(crate) mod testing;
 
 use std::future::Future;

@@ -362,12 +362,36 @@ impl Partition {
         }
     }
 
-    /// Appends a validated batch as the leader. Nothing is appended if it fails.
+    /// Appends a validated batch of a client as the leader. Nothing is appended if it fails.
     pub fn append(
         &self,
         batch: &PreparedBatch,
         required_acks: i16,
         now: Now,
+    ) -> Result<AppendInfo, PartitionAppendError> {
+        self.append_with(batch, required_acks, now, |log, epoch| {
+            log.append_as_leader(batch, epoch, now)
+        })
+    }
+
+    /// Appends a transaction marker or a coordinator's own records as the leader.
+    pub fn append_from_coordinator(
+        &self,
+        batch: &PreparedBatch,
+        required_acks: i16,
+        now: Now,
+    ) -> Result<AppendInfo, PartitionAppendError> {
+        self.append_with(batch, required_acks, now, |log, epoch| {
+            log.append_from_coordinator(batch, epoch, now)
+        })
+    }
+
+    fn append_with(
+        &self,
+        batch: &PreparedBatch,
+        required_acks: i16,
+        now: Now,
+        append: impl FnOnce(&PartitionLog, LeaderEpoch) -> Result<AppendInfo, AppendError>,
     ) -> Result<AppendInfo, PartitionAppendError> {
         let mut state = self.lock();
         state.as_leader()?;
@@ -375,7 +399,7 @@ impl Partition {
             self.check_in_sync(&state)?;
         }
         let log = self.log()?;
-        let info = log.append_as_leader(batch, state.leader_epoch(), now)?;
+        let info = append(&log, state.leader_epoch())?;
         if info.is_duplicate {
             return Ok(info);
         }
@@ -383,13 +407,14 @@ impl Partition {
         let moved = self.with_surroundings(|surroundings| {
             state.appended(info.last_offset + 1, surroundings, now)
         });
+        let high_watermark = state.high_watermark();
         if moved {
-            self.publish_high_watermark(state.high_watermark(), &log);
+            self.publish_high_watermark(high_watermark, &log);
         }
         drop(state);
         self.waiters.appended(bytes);
         if moved {
-            self.waiters.committed(self.high_watermark(), bytes);
+            self.waiters.committed(high_watermark, bytes);
         }
         Ok(info)
     }
