@@ -1,6 +1,8 @@
 //! Log directories that Apache Kafka 3.9.1 wrote, closed or killed or damaged, opened by ours: the
 //! same records, offsets and producers, and after a clean stop the same files byte for byte.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -396,7 +398,7 @@ fn torn_files_behind_a_clean_marker_are_cut_too() {
     check(
         "torn-clean",
         "torn-clean-recovered",
-        &expect![[r#"
+        &expect![[r"
         c-none-0 latest: 20, Kafka's 0
         c-none-0 lastStable: 20, Kafka's 0
         c-none-0 maxTimestamp: [19,1700000000019], Kafka's [-1,-1]
@@ -406,7 +408,7 @@ fn torn_files_behind_a_clean_marker_are_cut_too() {
         c-none-0/00000000000000000000.index: 0 bytes differ from Kafka's 8
         c-none-0/00000000000000000000.log: 6442 bytes differ from Kafka's 9651
         c-none-0/00000000000000000000.timeindex: 12 bytes differ from Kafka's 12
-        c-none-0/00000000000000000020.snapshot: only ours"#]],
+        c-none-0/00000000000000000020.snapshot: only ours"]],
     );
 }
 
@@ -416,11 +418,11 @@ fn bad_files_behind_a_clean_marker_are_replaced() {
     check(
         "clean-badfiles",
         "clean-badfiles-recovered",
-        &expect![[r#"
+        &expect![[r"
         c-gzip-0 maxTimestamp: [29,1700000000029], Kafka's [-1,-1]
         c-gzip-0/00000000000000000000.timeindex: 12 bytes differ from Kafka's 0
         ooo-0/00000000000000000100.timeindex: 36 bytes differ from Kafka's 1236
-        segs-0/00000000000000000110.index: 32 bytes differ from Kafka's 832"#]],
+        segs-0/00000000000000000110.index: 32 bytes differ from Kafka's 832"]],
     );
 }
 

@@ -448,7 +448,8 @@ impl FileHandle for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         self.memory.permit_whole(&self.path)?;
         let mut content = lock(&self.content);
-        content.synced = content.bytes.clone();
+        let bytes = content.bytes.clone();
+        content.synced = bytes;
         content.unsynced.clear();
         Ok(())
     }
@@ -485,7 +486,8 @@ fn write_back_directory(directory: &Arc<Mutex<Directory>>) {
             Node::Directory(directory) => write_back_directory(&directory),
             Node::File(content) => {
                 let mut content = lock(&content);
-                content.synced = content.bytes.clone();
+                let bytes = content.bytes.clone();
+                content.synced = bytes;
                 content.unsynced.clear();
             }
         }

@@ -186,7 +186,7 @@ impl PartitionLog {
         now: Now,
     ) -> Result<(), AppendError> {
         let active = self.segment_for(writer, summary, config, now)?;
-        self.watch(active.append(SegmentAppend {
+        self.watch(active.append(&mut SegmentAppend {
             buffers,
             size: summary.size,
             first_offset: summary.first_offset,

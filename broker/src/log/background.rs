@@ -1,7 +1,7 @@
 //! Work that a log does later: flushing what was rolled, removing deleted files, timers.
 //!
 //! One thread per log directory, so that a slow disk holds up only itself. Without the thread (in
-//! tests) jobs wait until [`Background::run_until`] is called.
+//! tests) jobs wait until `run_until` is called.
 
 use std::collections::BinaryHeap;
 use std::fmt;
@@ -63,7 +63,7 @@ impl fmt::Debug for Background {
 }
 
 impl Background {
-    /// A queue whose jobs run when [`Background::run_until`] says so.
+    /// A queue whose jobs run when `run_until` says so.
     pub(crate) fn manual(clock: impl Fn() -> Duration + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::default(),
@@ -105,6 +105,7 @@ impl Background {
     }
 
     /// Runs every job that is due at `until`, and those which they add and are due too.
+    #[cfg(test)]
     pub(crate) fn run_until(&self, until: Duration) {
         loop {
             let job = {

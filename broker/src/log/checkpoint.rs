@@ -19,8 +19,6 @@ pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Start offsets of logs that do not start with their first segment.
 pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
-/// Where the cleaner of compacted logs goes on.
-pub(crate) const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// In the directory of each log.
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 

@@ -56,7 +56,8 @@ fn unique(topic_partition: &TopicPartition, suffix: &str) -> String {
     let unique: u128 = rand::random();
     let tail = format!("-{partition}.{unique:032x}{suffix}");
     let kept = topic.len().min(LONGEST - tail.len());
-    format!("{}{tail}", &topic[..topic.floor_char_boundary(kept)])
+    // Names of topics are ASCII, so that the cut is between characters.
+    format!("{}{tail}", topic.get(..kept).unwrap_or("topic"))
 }
 
 /// What precedes `.<unique><suffix>`.

@@ -24,6 +24,8 @@ use super::types::{DirectoryDescription, ReplicaSize};
 use crate::files::Files;
 use crate::files::cache::FileCache;
 
+/// Periodic work on one directory.
+type DirTask = fn(&LogManager, &Arc<LogDir>);
 type TopicConfigs = dyn Fn(&str) -> Arc<TopicConfig> + Send + Sync;
 
 /// The log directories of a broker.
@@ -186,7 +188,7 @@ impl LogManager {
     pub fn start(self: &Arc<Self>) {
         let options = &self.options;
         let delay = options.initial_task_delay;
-        let tasks: [(Duration, fn(&Self, &Arc<LogDir>)); 5] = [
+        let tasks: [(Duration, DirTask); 5] = [
             (options.retention_check_interval, Self::delete_old_segments),
             (options.flush_scheduler_interval, Self::flush_due),
             (
@@ -218,7 +220,7 @@ impl LogManager {
         dir: &Arc<LogDir>,
         delay: Duration,
         interval: Duration,
-        task: fn(&Self, &Arc<LogDir>),
+        task: DirTask,
     ) {
         let manager = Arc::downgrade(self);
         let background = Arc::clone(&dir.volume.background);
@@ -285,6 +287,7 @@ impl LogManager {
     /// The log of a partition, created if there is none: in the directory that was asked for, or
     /// else in that with the fewest logs. While a directory is offline only a partition that
     /// `is_new` gets one, as any other may have its log there.
+    #[expect(clippy::needless_pass_by_value, reason = "a new log shares it")]
     pub fn create_log(
         &self,
         topic_partition: &TopicPartition,
@@ -295,7 +298,7 @@ impl LogManager {
         let _creation = lock(&self.creation);
         let log = match self.log(topic_partition) {
             Some(log) => log,
-            None => self.create(topic_partition, is_new, config)?,
+            None => self.create(topic_partition, is_new, &config)?,
         };
         if let Some(error) = log.failure() {
             return Err(error.into());
@@ -310,7 +313,7 @@ impl LogManager {
         &self,
         topic_partition: &TopicPartition,
         is_new: bool,
-        config: Arc<TopicConfig>,
+        config: &Arc<TopicConfig>,
     ) -> Result<Arc<PartitionLog>, LogError> {
         if !is_new && let Some(offline) = self.dirs.iter().find(|dir| !dir.is_online()) {
             return Err(LogError::LogDirOffline {
@@ -320,7 +323,7 @@ impl LogManager {
         let preferred = lock(&self.preferred).remove(topic_partition);
         let mut last = None;
         for dir in self.dirs_by_load(preferred.as_deref()) {
-            match self.load_new(&dir, &topic_partition.to_string(), topic_partition, &config) {
+            match self.load_new(&dir, &topic_partition.to_string(), topic_partition, config) {
                 Ok(log) => {
                     tracing::info!(
                         log = %topic_partition, log_dir = %dir.volume.path().display(), "created"

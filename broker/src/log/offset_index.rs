@@ -122,7 +122,7 @@ impl OffsetIndex {
         let entries = self.file.read_many(slot, READ_AHEAD)?;
         let below = entries
             .iter()
-            .take_while(|entry| self.decode(entry).offset <= target)
+            .take_while(|entry| self.decode(**entry).offset <= target)
             .count();
         // Without an entry above the target inside of the window the answer may lie further on.
         if below == 0 || below == entries.len() {
@@ -130,7 +130,7 @@ impl OffsetIndex {
         }
         self.last_answer
             .store(slot + below as u32 - 1, Ordering::Relaxed);
-        Ok(Some(self.decode(&entries[below - 1])))
+        Ok(Some(self.decode(entries[below - 1])))
     }
 
     /// Adds an entry; one that is not above the last is left out.
@@ -222,14 +222,14 @@ impl OffsetIndex {
     /// An entry; the segment's start if it was cut off by a truncation meanwhile.
     fn entry(&self, slot: u32) -> Result<OffsetPosition, StorageError> {
         let entry = self.file.read(slot)?;
-        Ok(entry.map_or(self.start(), |entry| self.decode(&entry)))
+        Ok(entry.map_or(self.start(), |entry| self.decode(entry)))
     }
 
-    fn decode(&self, entry: &[u8; SIZE]) -> OffsetPosition {
-        let [a, b, c, d, e, f, g, h] = *entry;
+    fn decode(&self, entry: [u8; SIZE]) -> OffsetPosition {
+        let (fields, _) = entry.as_chunks::<4>();
         OffsetPosition {
-            offset: self.base_offset + Offset::from(i32::from_be_bytes([a, b, c, d])),
-            position: u32::from_be_bytes([e, f, g, h]),
+            offset: self.base_offset + Offset::from(i32::from_be_bytes(fields[0])),
+            position: u32::from_be_bytes(fields[1]),
         }
     }
 

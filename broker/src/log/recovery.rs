@@ -161,7 +161,7 @@ impl Loader {
             return Ok(());
         }
         // A split or cleaning that had not written all of its output is undone (KAFKA-6264).
-        let mut replaced = Offset::MAX..Offset::MIN;
+        let (mut first_replaced, mut end_replaced) = (Offset::MAX, Offset::MIN);
         let mut valid = Vec::new();
         for name in swaps {
             let parsed = name.strip_suffix(SWAP).and_then(parse_file_name);
@@ -169,8 +169,8 @@ impl Loader {
                 Some((offset, _)) if offset >= first_cleaned => self.remove(&name)?,
                 Some((offset, suffix)) => {
                     if suffix == LOG {
-                        replaced.start = replaced.start.min(offset);
-                        replaced.end = replaced.end.max(self.end_of_swap(&name, offset)?);
+                        first_replaced = first_replaced.min(offset);
+                        end_replaced = end_replaced.max(self.end_of_swap(&name, offset)?);
                     }
                     valid.push(name);
                 }
@@ -179,7 +179,7 @@ impl Loader {
         }
         for name in self.names()? {
             if let Some((offset, _)) = parse_file_name(&name).filter(|_| !name.ends_with(SWAP))
-                && replaced.contains(&offset)
+                && (first_replaced..end_replaced).contains(&offset)
             {
                 self.remove(&name)?;
             }

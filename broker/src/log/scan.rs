@@ -30,6 +30,9 @@ pub(crate) enum ScanError {
     Storage(#[from] StorageError),
 }
 
+/// A batch's place, header and bytes.
+pub(crate) type WholeBatch<'a> = (u64, BatchMeta, &'a [u8]);
+
 /// A walk over `[position, limit)` of a file.
 pub(crate) struct Scan<'a> {
     file: &'a dyn FileHandle,
@@ -73,7 +76,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next batch's place, header and bytes.
-    pub(crate) fn next_whole(&mut self) -> Result<Option<(u64, BatchMeta, &[u8])>, ScanError> {
+    pub(crate) fn next_whole(&mut self) -> Result<Option<WholeBatch<'_>>, ScanError> {
         if self.position >= self.limit {
             return Ok(None);
         }

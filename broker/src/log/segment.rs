@@ -174,12 +174,12 @@ impl Segment {
     }
 
     /// Writes batches behind the last one. If that fails nothing was added.
-    pub(crate) fn append(&self, append: SegmentAppend<'_, '_>) -> Result<(), StorageError> {
+    pub(crate) fn append(&self, append: &mut SegmentAppend<'_, '_>) -> Result<(), StorageError> {
         let position = self.size();
         let file = self.handle()?;
         let written = files::write_full_at(&*file, append.buffers, position)
             .describe("write to", &self.path())
-            .and_then(|()| self.index(position, &append));
+            .and_then(|()| self.index(position, append));
         if let Err(error) = written {
             // The error takes the directory offline anyway; what else goes wrong adds nothing.
             let _ = file.truncate(position);
@@ -278,16 +278,15 @@ impl Segment {
 
     fn waited_ms(&self, max_timestamp: i64, now_ms: i64) -> Result<i64, ScanError> {
         let progress = *self.progress();
-        let first_timestamp = match progress.first_timestamp {
-            Some(known) => known,
-            None => {
-                let file = self.handle()?;
-                let mut scan = self.scan(&*file, 0, self.size());
-                let first = scan.next_header()?;
-                let timestamp = first.map_or(-1, |(_, meta)| meta.max_timestamp);
-                self.progress().first_timestamp = Some(timestamp);
-                timestamp
-            }
+        let first_timestamp = if let Some(known) = progress.first_timestamp {
+            known
+        } else {
+            let file = self.handle()?;
+            let mut scan = self.scan(&*file, 0, self.size());
+            let first = scan.next_header()?;
+            let timestamp = first.map_or(-1, |(_, meta)| meta.max_timestamp);
+            self.progress().first_timestamp = Some(timestamp);
+            timestamp
         };
         Ok(if first_timestamp >= 0 {
             max_timestamp.saturating_sub(first_timestamp)

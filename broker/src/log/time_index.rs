@@ -172,10 +172,12 @@ impl TimeIndex {
     }
 
     fn decode(&self, entry: &[u8; SIZE]) -> TimestampOffset {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = *entry;
+        let (words, _) = entry.as_chunks::<4>();
+        let timestamp = (i64::from(i32::from_be_bytes(words[0])) << 32)
+            | i64::from(u32::from_be_bytes(words[1]));
         TimestampOffset {
-            timestamp: i64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            offset: self.base_offset + Offset::from(i32::from_be_bytes([i, j, k, l])),
+            timestamp,
+            offset: self.base_offset + Offset::from(i32::from_be_bytes(words[2])),
         }
     }
 
