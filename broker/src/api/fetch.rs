@@ -359,7 +359,7 @@ impl Plan {
             return answer;
         };
         partition.metrics.fetch_message_conversions.increment();
-        let magic = if self.version <= 1 { 0 } else { 1 };
+        let magic = i8::from(self.version > 1);
         let converted = slice
             .read_all()
             .map_err(|_| self.wire_error(PartitionError::StorageError))

@@ -383,12 +383,10 @@ mod tests {
         bytes
     }
 
+    type GeneratedTopic = (Arc<str>, Uuid, Vec<(i32, PartitionAnswer)>);
+
     /// The same response as the generated encoder has it, with what `version` lacks left out.
-    fn generated(
-        version: i16,
-        header: &FetchHeader,
-        topics: &[(Arc<str>, Uuid, Vec<(i32, PartitionAnswer)>)],
-    ) -> Vec<u8> {
+    fn generated(version: i16, header: &FetchHeader, topics: &[GeneratedTopic]) -> Vec<u8> {
         let partition = |(index, answer): &(i32, PartitionAnswer)| {
             let mut data = response::PartitionData::default()
                 .with_partition_index(*index)

@@ -1,7 +1,7 @@
 //! All fetch sessions of a broker (KIP-227): a limited number of slots, and who gets one when they
 //! are all taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -114,9 +114,9 @@ struct Shard {
     /// Ids of this shard: from here, [`ids_per_shard`] many.
     first_id: i32,
     sessions: HashMap<i32, Cached>,
-    by_last_use: BTreeMap<(u64, i32), ()>,
-    evictable_by_all: BTreeMap<Worth, ()>,
-    evictable_by_privileged: BTreeMap<Worth, ()>,
+    by_last_use: BTreeSet<(u64, i32)>,
+    evictable_by_all: BTreeSet<Worth>,
+    evictable_by_privileged: BTreeSet<Worth>,
     evictions: u64,
 }
 
@@ -160,18 +160,18 @@ impl Shard {
         let worth = cached.worth(id);
         let is_old = now_ms.saturating_sub(cached.created_ms) > EVICTION_MS;
         if is_old || !cached.is_privileged {
-            self.evictable_by_privileged.insert(worth, ());
+            self.evictable_by_privileged.insert(worth);
         }
         if is_old {
-            self.evictable_by_all.insert(worth, ());
+            self.evictable_by_all.insert(worth);
         }
-        self.by_last_use.insert((cached.last_used_ms, id), ());
+        self.by_last_use.insert((cached.last_used_ms, id));
         self.sessions.insert(id, cached);
     }
 
     /// Makes room for a session of `size` partitions, if another is worth less.
     fn try_evict(&mut self, is_privileged: bool, size: usize, now_ms: u64) -> bool {
-        let Some((&(last_used_ms, least_used), ())) = self.by_last_use.first_key_value() else {
+        let Some(&(last_used_ms, least_used)) = self.by_last_use.first() else {
             return false;
         };
         let victim = if now_ms.saturating_sub(last_used_ms) > EVICTION_MS {
@@ -182,8 +182,8 @@ impl Shard {
             } else {
                 &self.evictable_by_all
             };
-            match candidates.first_key_value() {
-                Some((worth, ())) if (is_privileged, size, 0) >= *worth => worth.2,
+            match candidates.first() {
+                Some(worth) if (is_privileged, size, 0) >= *worth => worth.2,
                 Some(_) | None => return false,
             }
         };
@@ -216,9 +216,9 @@ impl FetchSessions {
             slots: slots / SHARDS,
             first_id: number as i32 * ids_per_shard(),
             sessions: HashMap::new(),
-            by_last_use: BTreeMap::new(),
-            evictable_by_all: BTreeMap::new(),
-            evictable_by_privileged: BTreeMap::new(),
+            by_last_use: BTreeSet::new(),
+            evictable_by_all: BTreeSet::new(),
+            evictable_by_privileged: BTreeSet::new(),
             evictions: 0,
         };
         Self {
