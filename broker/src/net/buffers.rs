@@ -49,23 +49,24 @@ impl BufferPool {
         })
     }
 
-    /// Takes back a buffer. One that slices still refer to, or that is too large, is dropped.
+    /// Takes back a buffer. One that slices still refer to, or that is of another size, is dropped.
     pub(super) fn give_back(&self, mut buffer: BytesMut) {
         buffer.clear();
-        // Reclaims what was split off, if nobody holds it any more.
-        if !buffer.try_reclaim(BUFFER_SIZE) {
-            return;
-        }
+        // Reclaims what was split off, if nobody holds it any more. The larger size comes first: what is
+        // left of a large buffer may well have room for a small one, and would keep all of it alive.
+        let is_large = buffer.try_reclaim(LARGEST_KEPT);
+        let is_small = !is_large && buffer.try_reclaim(BUFFER_SIZE);
         let capacity = buffer.capacity();
+        let whole = if is_large { LARGEST_KEPT } else { BUFFER_SIZE };
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if capacity > LARGEST_KEPT || free.bytes + capacity > POOL_BYTES_MAX {
+        if !(is_large || is_small) || capacity != whole || free.bytes + capacity > POOL_BYTES_MAX {
             return;
         }
         free.bytes += capacity;
-        if capacity < LARGEST_KEPT {
-            &mut free.small
-        } else {
+        if is_large {
             &mut free.large
+        } else {
+            &mut free.small
         }
         .push(buffer);
     }
@@ -97,6 +98,19 @@ mod tests {
         let mut other = pool.take(10);
         other.extend_from_slice(b"xxxxxxxxxx");
         assert_eq!(&frame[..], b"frame");
+    }
+
+    #[test]
+    fn the_rest_of_a_large_buffer_is_not_taken_for_a_small_one() {
+        let pool = BufferPool::default();
+        for _ in 0..1000 {
+            let mut buffer = pool.take(LARGEST_KEPT);
+            buffer.resize(LARGEST_KEPT - 2 * BUFFER_SIZE, 0);
+            drop(buffer.split().freeze());
+            pool.give_back(buffer);
+        }
+        let free = pool.free.lock().unwrap();
+        assert_eq!((free.small.len(), free.large.len()), (0, 1));
     }
 
     #[test]
