@@ -25,7 +25,7 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest,
     ProducerId, TopicName, incremental_alter_configs_request as incremental,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
 use serde_json::Value;
 use zookeeper_client::{Acls, Client, CreateMode};
 
@@ -558,8 +558,14 @@ fn the_recorded_steps_leave_the_recorded_znodes() {
     for step in recording() {
         match way(&step.name) {
             Way::Taken(take) => take(&mut world),
-            Way::StoodIn(_) => world.stand_in(&step),
-            Way::LeftOut(_) => continue,
+            Way::StoodIn(reason) => {
+                eprintln!("written by hand: {} ({reason})", step.name);
+                world.stand_in(&step);
+            }
+            Way::LeftOut(reason) => {
+                eprintln!("left out: {} ({reason})", step.name);
+                continue;
+            }
         }
         // What follows from the step takes its time, and what is right does not change any more.
         let same = wait::until(PATIENCE, || {

@@ -105,7 +105,7 @@ fn rules(at: usize) -> ProduceRules {
         let compression = Compression::ALL[at % 5];
         rules.compression = StoredCompression::Fixed(Codec::with_default_level(compression));
         rules.timestamp_type = TimestampType::LogAppendTime;
-        rules.is_compacted = at % 3 == 0;
+        rules.is_compacted = at.is_multiple_of(3);
     }
     rules
 }

@@ -12,9 +12,7 @@ use kafka_protocol::protocol::Request;
 use crate::allocations::peak_bytes_of;
 use crate::mutation::{Random, mutate, run};
 
-/// What a decoder may reserve for a request: as many elements as there are bytes behind their count, or for a
-/// count of two bytes as many as it says.
-const BYTES_PER_BYTE_MAX: usize = 300;
+/// What decoding one of these small requests may hold at most, whatever its counts say.
 const BYTES_MAX: usize = 32 << 20;
 
 macro_rules! decode_any {

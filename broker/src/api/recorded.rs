@@ -84,7 +84,7 @@ fn answers_are_those_of_kafka() {
         }
         if ours != theirs {
             let show = |bytes: &Option<Vec<u8>>| match bytes {
-                Some(bytes) => bytes.iter().take(400).map(|b| format!("{b:02x}")).collect(),
+                Some(bytes) => format!("{:02x?}", &bytes[..bytes.len().min(400)]),
                 None => "closed".to_owned(),
             };
             different.push(format!(
