@@ -33,6 +33,12 @@ pub(crate) fn up(words: Vec<String>) -> Result<()> {
     {
         bail!("--brokers and --zookeepers take 1 to {MOST_SERVERS}");
     }
+    if brokers > 1 {
+        bail!(
+            "--brokers {brokers}: a controller cannot lead other brokers yet, so partitions on them would \
+             have no leader; start one broker"
+        );
+    }
     if ensemble.is_some() && zookeepers.is_some() {
         bail!(
             "--zookeeper uses an ensemble that exists, --zookeepers starts one: give one of them"
