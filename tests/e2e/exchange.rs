@@ -1,6 +1,9 @@
 //! Apache Kafka 3.9.1 starts on the ZooKeeper tree and the log directory that ours left, and ours on Kafka's.
 
+use std::time::Duration;
+
 use barnabas_tests::broker::{BrokerKind, BrokerOptions};
+use barnabas_tests::wait;
 use barnabas_tests::zookeeper_server::ZooKeeperServer;
 
 use crate::kcat::kcat_prints;
@@ -8,6 +11,8 @@ use crate::kill_loop::start_after_kill;
 use crate::tools::kafka_tool;
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+const SESSION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Lines in which Kafka tells that it did, or did not have to, recover its log.
 const KAFKA_SKIPS: &str = "since clean shutdown file was found";
@@ -65,6 +70,16 @@ fn configs(address: &str, arguments: &[&str]) -> String {
     )
 }
 
+/// Kafka recovers its log before it finds the registration of its former life in the way and ends; a second
+/// start would then have nothing to recover.
+fn wait_for_registration_to_go(zookeeper: &ZooKeeperServer) {
+    wait::until(SESSION_PATIENCE, || {
+        let ephemerals = zookeeper.ask("dump").unwrap();
+        (!ephemerals.contains("/brokers/ids/")).then_some(())
+    })
+    .expect("the session of a killed broker ends");
+}
+
 /// Brokers of these kinds live one after the other on the same state, each ending like this.
 fn exchange(kinds: [BrokerKind; 3], end: End) {
     let zookeeper = ZooKeeperServer::start().unwrap();
@@ -111,7 +126,10 @@ fn exchange(kinds: [BrokerKind; 3], end: End) {
         require_numbers(&address, 1000 * (life + 1));
         match end {
             End::Stop => broker.stop().unwrap(),
-            End::Kill => broker.kill(),
+            End::Kill => {
+                broker.kill();
+                wait_for_registration_to_go(&zookeeper);
+            }
         }
     }
 }
