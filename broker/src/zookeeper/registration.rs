@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use barnabas_core::ids::{BrokerEpoch, BrokerId};
 use barnabas_core::znodes::{
-    BASE_PATHS, BrokerRegistration, BrokerSequence, ClusterId, Feature, MalformedZnode,
+    BASE_PATHS, BrokerRegistration, BrokerSequence, ClusterId, ControllerSeat, Feature,
+    MalformedZnode,
 };
 use tracing::{info, warn};
 
@@ -260,9 +261,8 @@ impl ZooKeeper {
                     session = format!("0x{owner:x}"),
                     "removing the registration that the former process or session of this broker left"
                 );
-                self.remove_registration(&path, stat)
-                    .await
-                    .map_err(failed)?;
+                self.remove_left_over(&path, stat).await.map_err(failed)?;
+                self.vacate_seat_of(owner).await.map_err(failed)?;
                 continue;
             }
             let remaining = patience.saturating_sub(started.elapsed());
@@ -332,8 +332,23 @@ impl ZooKeeper {
         })
     }
 
-    /// Deletes a registration if it is still the one that `stat` describes.
-    async fn remove_registration(&self, path: &str, stat: Stat) -> Result<(), CoordinationError> {
+    /// Deletes `/controller` if a session that is known to be dead holds it. Otherwise the cluster would have no
+    /// controller, and this broker nothing to lead, until that session expires.
+    async fn vacate_seat_of(&self, session: i64) -> Result<(), CoordinationError> {
+        match self
+            .coordination
+            .exists(ControllerSeat::PATH, Watch::No)
+            .await?
+        {
+            Some(stat) if stat.ephemeral_owner == session => {
+                self.remove_left_over(ControllerSeat::PATH, stat).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a node of a dead session if it is still the one that `stat` describes.
+    async fn remove_left_over(&self, path: &str, stat: Stat) -> Result<(), CoordinationError> {
         let found = self.coordination.exists(path, Watch::No).await?;
         if found.is_none_or(|found| found.czxid != stat.czxid) {
             return Ok(());

@@ -85,10 +85,15 @@ pub(super) async fn registration_after_expiry(ensemble: &dyn Ensemble) {
 }
 
 pub(super) async fn registration_of_a_dead_predecessor(ensemble: &dyn Ensemble) {
-    let (_dead, predecessor) = broker(ensemble).await;
+    let (dead, predecessor) = broker(ensemble).await;
     let registration = registration_of(1, 9092);
     let first = predecessor.register_broker(&registration, FormerOwner::MayBeAlive, NOW);
     let first = first.await.unwrap();
+    let seat = Some(ControllerSeat::new(BrokerId(1), 0).encode());
+    let elected = dead
+        .coordination
+        .create(ControllerSeat::PATH, seat, CreateMode::Ephemeral);
+    elected.await.unwrap();
     let (_client, zookeeper) = broker(ensemble).await;
     let second = zookeeper.register_broker(&registration, FormerOwner::IsDead, NOW);
     let second = second.await.unwrap();
@@ -97,6 +102,11 @@ pub(super) async fn registration_of_a_dead_predecessor(ensemble: &dyn Ensemble) 
         zookeeper.registered_brokers().await,
         Ok(vec![(registration, second)])
     );
+    let seat = zookeeper
+        .coordination()
+        .exists(ControllerSeat::PATH, Watch::No)
+        .await;
+    assert_eq!(seat, Ok(None), "a dead controller keeps no seat");
 }
 
 pub(super) async fn registration_while_occupied(ensemble: &dyn Ensemble) {
