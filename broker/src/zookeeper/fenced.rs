@@ -117,10 +117,10 @@ mod tests {
         };
         let small = |count: usize| vec![Operation::create("/x", None); count];
         assert_eq!(sizes(&small(0)), Vec::<usize>::new());
-        assert_eq!(sizes(&small(3)), [1, 1, 1]);
+        assert_eq!(sizes(&small(SINGLE_TRANSACTIONS)), [1; SINGLE_TRANSACTIONS]);
         assert_eq!(sizes(&small(250)), [100, 100, 50]);
-        let mut mixed = small(20);
+        let mut mixed = small(SINGLE_TRANSACTIONS + 1);
         mixed[10] = Operation::create("/large", vec![0; BYTES_A_TRANSACTION + 1]);
-        assert_eq!(sizes(&mixed), [10, 1, 9]);
+        assert_eq!(sizes(&mixed), [10, 1, SINGLE_TRANSACTIONS - 10]);
     }
 }
