@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use barnabas_core::config::{BrokerConfig, TopicConfig};
@@ -86,6 +86,7 @@ impl TestBroker {
                 config: live.clone(),
                 zookeeper: zookeeper.clone(),
             }),
+            isr: Arc::new(OnceLock::<Arc<ControllerHandle>>::new()),
             metrics: metrics.clone(),
         });
         let controller = idle_controller(&live, &zookeeper, &replicas);

@@ -30,6 +30,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::LiveConfig;
+use crate::replica::IsrChanges;
 use crate::zookeeper::ZooKeeper;
 
 /// Requests of brokers that wait for the machine, at most.
@@ -192,6 +193,15 @@ impl ControllerHandle {
         {
             tracing::error!(%error, "the controller's task did not end well");
         }
+    }
+}
+
+impl IsrChanges for Arc<ControllerHandle> {
+    fn alter_partition(
+        &self,
+        request: AlterPartition,
+    ) -> BoxFuture<'_, Result<Vec<AlteredPartition>, AlterPartitionError>> {
+        Box::pin(ControllerHandle::alter_partition(self, request))
     }
 }
 

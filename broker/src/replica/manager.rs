@@ -20,6 +20,7 @@ use barnabas_core::time::Now;
 use futures::future::{BoxFuture, FutureExt as _};
 
 use super::hosted::{Hosted, Replica};
+use super::isr_changes::IsrChanges;
 use super::partition::{Neighbourhood, Partition};
 use super::topic_configs::TopicConfigs;
 use crate::clock;
@@ -36,6 +37,8 @@ pub struct ReplicaManagerOptions {
     pub logs: Arc<LogManager>,
     pub metadata: Arc<MetadataCache>,
     pub topic_configs: Arc<dyn TopicConfigs>,
+    /// The way to the controller, for changes of ISRs.
+    pub isr: Arc<dyn IsrChanges>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -54,6 +57,7 @@ pub struct ReplicaManager {
     neighbourhood: Arc<Neighbourhood>,
     logs: Arc<LogManager>,
     topic_configs: Arc<dyn TopicConfigs>,
+    isr: Arc<dyn IsrChanges>,
     metrics: Arc<Metrics>,
     hosted: ArcSwap<Hosted>,
     /// The highest controller epoch seen. Its lock makes control requests take turns.
@@ -74,6 +78,7 @@ impl ReplicaManager {
             }),
             logs: options.logs,
             topic_configs: options.topic_configs,
+            isr: options.isr,
             metrics: options.metrics,
             hosted: ArcSwap::default(),
             control: Mutex::new(0),
@@ -85,6 +90,11 @@ impl ReplicaManager {
     /// Which registration of this broker is the current one, for whoever registers it.
     pub fn broker_epoch(&self) -> Arc<AtomicI64> {
         self.broker_epoch.clone()
+    }
+
+    /// The way to the controller, for changes of ISRs.
+    pub fn isr_changes(&self) -> &Arc<dyn IsrChanges> {
+        &self.isr
     }
 
     pub fn metadata(&self) -> &Arc<MetadataCache> {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`manager`] | the hosted partitions; obeys the controller |
 //! | [`partition`] | one partition: its log, its state, its readers and writers |
+//! | [`isr_changes`] | asks the controller for other ISRs |
 //! | [`hosted`] | the map of partitions, swapped whole |
 //! | [`topic_configs`] | the settings of topics |
 //! | [`waiters`] | who waits for a partition to move |
@@ -13,12 +14,14 @@
 pub mod fetch_session;
 pub mod fetch_session_cache;
 pub mod hosted;
+pub mod isr_changes;
 pub mod manager;
 pub mod partition;
 pub mod topic_configs;
 pub mod waiters;
 
 pub use barnabas_core::partition::PartitionError;
+pub use isr_changes::IsrChanges;
 pub use manager::{ReplicaManager, ReplicaManagerOptions};
 pub use partition::Partition;
 pub use topic_configs::{TopicConfigs, ZooKeeperTopicConfigs};

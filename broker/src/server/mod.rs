@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -196,6 +196,7 @@ impl Server {
 
         let metrics = Arc::new(Metrics::default());
         let metadata = MetadataCache::new();
+        let isr = Arc::new(OnceLock::new());
         let replicas = ReplicaManager::new(ReplicaManagerOptions {
             broker_id,
             replica_lag_max: Duration::from_millis(config.replica_lag_time_max_ms.max(0) as u64),
@@ -205,6 +206,7 @@ impl Server {
                 config: live.clone(),
                 zookeeper: zookeeper.clone(),
             }),
+            isr: isr.clone(),
             metrics: metrics.clone(),
         });
         let session_slots = config.max_incremental_fetch_session_cache_slots;
@@ -235,6 +237,7 @@ impl Server {
             target: replicas.clone(),
             remote: None,
         });
+        let _ = isr.set(controller.clone());
         let broker = Arc::new(Broker {
             broker_id,
             cluster_id: identity.cluster_id,
