@@ -10,6 +10,7 @@ pub mod log;
 pub mod metadata_cache;
 pub mod metrics;
 pub mod net;
+pub mod peer;
 pub mod producer_ids;
 pub mod server;
 pub mod telemetry;

@@ -104,8 +104,8 @@ mod tests {
                 controller_epoch: 1,
                 broker_epoch: -1,
             },
-            partitions: vec![],
-            live_brokers: vec![],
+            partitions: Arc::default(),
+            live_brokers: Arc::default(),
         });
         assert!(waiting.await.unwrap());
         assert!(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use barnabas_core::controller::AllocateProducerIdsError;
 
-use crate::controller::ControllerHandle;
+use crate::controller::ControllerLink;
 
 /// Why there is no producer id now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,16 +17,16 @@ pub enum ProducerIdError {
 
 /// Gives every producer an id of its own; ids of a block that is not used up are lost with the process.
 pub struct ProducerIdManager {
-    controller: Arc<ControllerHandle>,
+    link: Arc<ControllerLink>,
     block: Mutex<Option<RangeInclusive<i64>>>,
     /// Held while a block is asked for, so that only one is.
     asking: tokio::sync::Mutex<()>,
 }
 
 impl ProducerIdManager {
-    pub fn new(controller: Arc<ControllerHandle>) -> Arc<Self> {
+    pub fn new(link: Arc<ControllerLink>) -> Arc<Self> {
         Arc::new(Self {
-            controller,
+            link,
             block: Mutex::new(None),
             asking: tokio::sync::Mutex::new(()),
         })
@@ -41,13 +41,8 @@ impl ProducerIdManager {
         if let Some(id) = self.take_from_block() {
             return Ok(id);
         }
-        let broker = self.controller.broker_id();
-        let broker_epoch = self.controller.broker_epoch();
-        let block = self
-            .controller
-            .allocate_producer_ids(broker, broker_epoch)
-            .await
-            .map_err(ProducerIdError::NotAvailable)?;
+        let block = self.link.allocate_producer_ids().await;
+        let block = block.map_err(ProducerIdError::NotAvailable)?;
         tracing::debug!(
             first = block.start(),
             last = block.end(),

@@ -1,6 +1,8 @@
 //! What a controller tells a broker: the content of `LeaderAndIsr`, `UpdateMetadata` and `StopReplica`
 //! without their wire versions. The controller makes them, a broker's replicas and metadata obey them.
 
+use std::sync::Arc;
+
 use crate::ids::{
     BrokerEpoch, BrokerId, ControllerEpoch, LeaderEpoch, PartitionEpoch, TopicId, TopicPartition,
 };
@@ -109,8 +111,10 @@ pub struct LiveBroker {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdateMetadata {
     pub header: ControlHeader,
-    pub partitions: Vec<PartitionMetadata>,
-    pub live_brokers: Vec<LiveBroker>,
+    /// Shared by the requests to all brokers, which differ only in their header.
+    pub partitions: Arc<[PartitionMetadata]>,
+    /// Shared likewise.
+    pub live_brokers: Arc<[LiveBroker]>,
 }
 
 /// One partition in a [`StopReplica`].

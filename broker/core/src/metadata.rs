@@ -42,7 +42,7 @@ impl ClusterImage {
         next.controller_id =
             (update.header.controller_id.0 >= 0).then_some(update.header.controller_id);
         next.controller_epoch = update.header.controller_epoch;
-        if !self.brokers.values().eq(&update.live_brokers) {
+        if !self.brokers.values().eq(update.live_brokers.iter()) {
             next.brokers = Arc::new(
                 update
                     .live_brokers
@@ -51,7 +51,7 @@ impl ClusterImage {
                     .collect(),
             );
         }
-        for partition in &update.partitions {
+        for partition in update.partitions.iter() {
             next.merge(partition);
         }
         next
@@ -193,7 +193,7 @@ mod tests {
                 controller_epoch: 3,
                 broker_epoch: 7,
             },
-            partitions,
+            partitions: partitions.into(),
             live_brokers: brokers.iter().map(|id| broker(*id)).collect(),
         }
     }

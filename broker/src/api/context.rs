@@ -7,10 +7,11 @@ use std::sync::Arc;
 use barnabas_core::ids::BrokerId;
 
 use crate::config::LiveConfig;
-use crate::controller::ControllerHandle;
+use crate::controller::{ControllerHandle, ControllerLink};
 use crate::log::LogManager;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
+use crate::peer::PeerNetwork;
 use crate::producer_ids::ProducerIdManager;
 use crate::replica::ReplicaManager;
 use crate::replica::fetch_session_cache::FetchSessions;
@@ -30,6 +31,10 @@ pub struct Broker {
     pub replicas: Arc<ReplicaManager>,
     pub fetch_sessions: Arc<FetchSessions>,
     pub controller: Arc<ControllerHandle>,
+    /// Whoever is controller.
+    pub controller_link: Arc<ControllerLink>,
+    /// How other brokers are reached.
+    pub peers: Arc<dyn PeerNetwork>,
     pub topics: Arc<TopicAdmin>,
     pub producer_ids: Arc<ProducerIdManager>,
 }

@@ -20,11 +20,14 @@ use super::dispatch::{Outcome, dispatch};
 use super::{Broker, Connection, Context, Principal, Section};
 use crate::clock;
 use crate::config::LiveConfig;
-use crate::controller::{ControllerHandle, ControllerOptions};
+use crate::controller::{
+    ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
+};
 use crate::files::memory::Memory;
 use crate::log::{LogDirsOptions, LogManager};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
+use crate::peer::TcpNetwork;
 use crate::producer_ids::ProducerIdManager;
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
@@ -86,13 +89,22 @@ impl TestBroker {
                 config: live.clone(),
                 zookeeper: zookeeper.clone(),
             }),
-            isr: Arc::new(OnceLock::<Arc<ControllerHandle>>::new()),
+            isr: Arc::new(OnceLock::<Arc<ControllerLink>>::new()),
             metrics: metrics.clone(),
         });
         let controller = idle_controller(&live, &zookeeper, &replicas);
+        let peers = Arc::new(TcpNetwork);
+        let controller_link = ControllerLink::new(ControllerLinkOptions {
+            network: peers.clone(),
+            controller: controller.clone(),
+            metadata: metadata.clone(),
+            config: live.clone(),
+        });
         let broker = Arc::new(Broker {
+            peers,
             topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
-            producer_ids: ProducerIdManager::new(controller.clone()),
+            producer_ids: ProducerIdManager::new(controller_link.clone()),
+            controller_link,
             broker_id: BROKER,
             cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
             config: live,
@@ -192,14 +204,14 @@ impl TestBroker {
         let topic_partition = TopicPartition::new(topic, partition);
         let update = UpdateMetadata {
             header: header(),
-            partitions: vec![PartitionMetadata {
+            partitions: Arc::new([PartitionMetadata {
                 topic_partition: topic_partition.clone(),
                 topic_id,
                 leadership: leadership.clone(),
                 replicas: ids(replicas),
                 offline_replicas: Vec::new(),
-            }],
-            live_brokers: vec![live_broker(20, 29092), live_broker(21, 29093)],
+            }]),
+            live_brokers: Arc::new([live_broker(20, 29092), live_broker(21, 29093)]),
         };
         self.broker.replicas.apply_update_metadata(&update).unwrap();
         let request = LeaderAndIsr {

@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `task` | the machine, and the one place where its events come from |
 //! | `channel` | a broker's queue of control requests |
+//! | `link` | the way of any broker to whoever is controller |
 //! | `operations` | the machine's reads and writes as ZooKeeper's |
 
 mod channel;
+mod link;
 mod operations;
 mod task;
 #[cfg(test)]
@@ -30,8 +32,9 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::LiveConfig;
-use crate::replica::IsrChanges;
 use crate::zookeeper::ZooKeeper;
+
+pub use link::{ControllerLink, ControllerLinkOptions};
 
 /// Requests of brokers that wait for the machine, at most.
 const QUEUED_COMMANDS: usize = 1024;
@@ -193,15 +196,6 @@ impl ControllerHandle {
         {
             tracing::error!(%error, "the controller's task did not end well");
         }
-    }
-}
-
-impl IsrChanges for Arc<ControllerHandle> {
-    fn alter_partition(
-        &self,
-        request: AlterPartition,
-    ) -> BoxFuture<'_, Result<Vec<AlteredPartition>, AlterPartitionError>> {
-        Box::pin(ControllerHandle::alter_partition(self, request))
     }
 }
 

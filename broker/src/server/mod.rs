@@ -24,7 +24,9 @@ use crate::admin_http::{AdminError, AdminServer};
 use crate::api::Broker;
 use crate::clock;
 use crate::config::LiveConfig;
-use crate::controller::{ControllerHandle, ControllerOptions};
+use crate::controller::{
+    ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
+};
 use crate::files::disk::Disk;
 use crate::log::{LogDirsError, LogDirsOptions, LogManager, MetaProperties};
 use crate::metadata_cache::MetadataCache;
@@ -33,6 +35,7 @@ use crate::net::{
     ConnectionLimits, ListenError, Listener, ListenerOptions, Network, NetworkOptions,
     raise_open_file_limit,
 };
+use crate::peer::{PeerNetwork, TcpNetwork};
 use crate::producer_ids::ProducerIdManager;
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
@@ -154,15 +157,17 @@ impl Server {
         }
         raise_open_file_limit();
         let zookeeper = ZooKeeper::connect(&ZooKeeperOptions::from_config(&config)?).await?;
-        Self::start_on(config, zookeeper).await
+        Self::start_on(config, zookeeper, Arc::new(TcpNetwork)).await
     }
 
-    /// Starts a broker on a ZooKeeper that is connected already; closes the session if that fails.
+    /// Starts a broker on a ZooKeeper that is connected already, and closes the session if that fails. Other
+    /// brokers are reached through `peers`.
     pub async fn start_on(
         config: BrokerConfig,
         zookeeper: Arc<ZooKeeper>,
+        peers: Arc<dyn PeerNetwork>,
     ) -> Result<Running, StartError> {
-        match Self::start_parts(config, &zookeeper).await {
+        match Self::start_parts(config, &zookeeper, peers).await {
             Ok(running) => Ok(running),
             Err(error) => {
                 // What was registered goes with the session.
@@ -175,6 +180,7 @@ impl Server {
     async fn start_parts(
         config: BrokerConfig,
         zookeeper: &Arc<ZooKeeper>,
+        peers: Arc<dyn PeerNetwork>,
     ) -> Result<Running, StartError> {
         let identity = identify(&config, zookeeper).await?;
         let broker_id = identity.broker_id;
@@ -237,7 +243,13 @@ impl Server {
             target: replicas.clone(),
             remote: None,
         });
-        let _ = isr.set(controller.clone());
+        let controller_link = ControllerLink::new(ControllerLinkOptions {
+            network: peers.clone(),
+            controller: controller.clone(),
+            metadata: metadata.clone(),
+            config: live.clone(),
+        });
+        let _ = isr.set(controller_link.clone());
         let broker = Arc::new(Broker {
             broker_id,
             cluster_id: identity.cluster_id,
@@ -248,8 +260,10 @@ impl Server {
             replicas: replicas.clone(),
             fetch_sessions: Arc::new(FetchSessions::new(session_slots.max(0) as usize)),
             topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
-            producer_ids: ProducerIdManager::new(controller.clone()),
+            producer_ids: ProducerIdManager::new(controller_link.clone()),
             controller,
+            controller_link,
+            peers,
             metadata,
         });
         let network = Network::new(NetworkOptions::from_config(&config));

@@ -55,7 +55,7 @@ async fn connect(ensemble: &MemoryEnsemble) -> Arc<ZooKeeper> {
 }
 
 async fn start(ensemble: &MemoryEnsemble, config: BrokerConfig) -> Running {
-    Server::start_on(config, connect(ensemble).await)
+    Server::start_on(config, connect(ensemble).await, Arc::new(TcpNetwork))
         .await
         .unwrap()
 }
@@ -126,7 +126,7 @@ async fn a_generated_id_is_kept() {
 
 async fn refused(config: BrokerConfig, ensemble: &MemoryEnsemble, expected: Expect) {
     let log_dir = config.log_dirs[0].clone();
-    let error = Server::start_on(config, connect(ensemble).await).await;
+    let error = Server::start_on(config, connect(ensemble).await, Arc::new(TcpNetwork)).await;
     let text = error.err().expect("the broker must not start").to_string();
     expected.assert_eq(&text.replace(&log_dir, "LOGDIR"));
 }

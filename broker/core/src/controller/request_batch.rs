@@ -4,6 +4,7 @@
 //! They are sent in one order: first who leads, then what the cluster looks like, then what stops.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::cluster::Cluster;
 use super::effect::Effect;
@@ -171,7 +172,8 @@ impl RequestBatch {
                 request: ControlRequest::LeaderAndIsr(request),
             });
         }
-        let partitions: Vec<_> = batch.metadata.into_values().collect();
+        let partitions: Arc<[_]> = batch.metadata.into_values().collect();
+        let live_brokers: Arc<[_]> = cluster.live_brokers().into();
         for receiver in batch.metadata_receivers {
             let Some(header) = header_for(receiver) else {
                 continue;
@@ -179,7 +181,7 @@ impl RequestBatch {
             let request = UpdateMetadata {
                 header,
                 partitions: partitions.clone(),
-                live_brokers: cluster.live_brokers(),
+                live_brokers: live_brokers.clone(),
             };
             effects.push(Effect::Send {
                 to: receiver,
