@@ -69,9 +69,8 @@ impl PeerStream for TcpPeer {
 
 impl TcpPeer {
     async fn send(&mut self, request: &Bytes) -> Result<(), PeerError> {
-        let size = i32::try_from(request.len()).map_err(|_| {
-            PeerError::Malformed(format!("a request of {} bytes", request.len()))
-        })?;
+        let size = i32::try_from(request.len())
+            .map_err(|_| PeerError::Malformed(format!("a request of {} bytes", request.len())))?;
         let size = size.to_be_bytes();
         let mut frame = bytes::Buf::chain(&size[..], &request[..]);
         self.tcp.write_all_buf(&mut frame).await?;
