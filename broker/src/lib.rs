@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod controller;
 pub mod files;
+pub mod host;
 pub mod log;
 pub mod metadata_cache;
 pub mod metrics;

@@ -27,7 +27,7 @@ impl Channel {
         let (queue, mut requests) = mpsc::unbounded_channel();
         let is_closed = Arc::new(AtomicBool::new(false));
         let closed = is_closed.clone();
-        tokio::spawn(async move {
+        crate::host::spawn(async move {
             while let Some(request) = requests.recv().await {
                 if closed.load(Ordering::Acquire) {
                     return;

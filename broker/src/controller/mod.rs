@@ -32,6 +32,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::LiveConfig;
+use crate::host;
 use crate::zookeeper::ZooKeeper;
 
 pub use link::{ControllerLink, ControllerLinkOptions};
@@ -114,7 +115,7 @@ impl ControllerHandle {
             broker_id,
             commands,
             status: watched,
-            task: Mutex::new(Some(tokio::spawn(task.run()))),
+            task: Mutex::new(Some(host::spawn(task.run()))),
         })
     }
 

@@ -10,14 +10,13 @@ use barnabas_core::controller::{Answer, Controller, Effect, Event, Notice, Ticke
 use barnabas_core::ids::{BrokerEpoch, BrokerId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::{Command, ControllerOptions, ControllerStatus, operations, settings};
 use crate::clock;
+use crate::host;
 use crate::zookeeper::coordination::SessionHold;
 use crate::zookeeper::{
     Coordination, CoordinationEvent, FormerOwner, RegistrationError, SessionState,
@@ -73,9 +72,8 @@ impl ControllerTask {
         let coordination = options.zookeeper.coordination().clone();
         let (answers_in, answers) = mpsc::channel(QUEUED_ANSWERS);
         let settings = settings(options.registration.id, &options.config.broker());
-        let random = StdRng::from_rng(&mut rand::rng());
         Self {
-            machine: Controller::new(settings, Box::new(random)),
+            machine: Controller::new(settings, Box::new(host::random())),
             node_events: coordination.subscribe(),
             coordination,
             commands,

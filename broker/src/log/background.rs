@@ -1,13 +1,17 @@
 //! Work that a log does later: flushing what was rolled, removing deleted files, timers.
 //!
-//! One thread per log directory, so that a slow disk holds up only itself. Without the thread (in
-//! tests) jobs wait until `run_until` is called.
+//! One thread per log directory, so that a slow disk holds up only itself; on a simulated machine, a
+//! task. Without either (in tests) jobs wait until `run_until` is called.
 
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::host;
 
 type Job = Box<dyn FnOnce() + Send>;
 type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
@@ -16,6 +20,8 @@ type Clock = Box<dyn Fn() -> Duration + Send + Sync>;
 pub(crate) struct Background {
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// What a task waits for in place of `changed`.
+    changed_for_task: Notify,
     clock: Clock,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -68,6 +74,7 @@ impl Background {
         Arc::new(Self {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            changed_for_task: Notify::new(),
             clock: Box::new(clock),
             thread: Mutex::new(None),
         })
@@ -80,6 +87,10 @@ impl Background {
     ) -> std::io::Result<Arc<Self>> {
         let background = Self::manual(clock);
         let worker = Arc::clone(&background);
+        if host::is_simulated() {
+            host::spawn(async move { worker.work_in_task().await });
+            return Ok(background);
+        }
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || worker.work())?;
@@ -102,10 +113,10 @@ impl Background {
             job: Box::new(job),
         });
         self.changed.notify_one();
+        self.changed_for_task.notify_one();
     }
 
     /// Runs every job that is due at `until`, and those which they add and are due too.
-    #[cfg(test)]
     pub(crate) fn run_until(&self, until: Duration) {
         loop {
             let job = {
@@ -130,6 +141,7 @@ impl Background {
             queue.jobs.clear();
         }
         self.changed.notify_all();
+        self.changed_for_task.notify_one();
         let thread = self.thread().take();
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
@@ -164,6 +176,32 @@ impl Background {
                         .0
                 }
             };
+        }
+    }
+
+    async fn work_in_task(&self) {
+        loop {
+            self.run_until((self.clock)());
+            let due = {
+                let queue = self.queue();
+                if queue.is_closed {
+                    return;
+                }
+                queue.jobs.peek().map(|next| next.due)
+            };
+            let wait = async {
+                match due {
+                    Some(due) => {
+                        tokio::time::sleep(due.saturating_sub((self.clock)())).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.changed_for_task.notified() => {}
+                () = wait => {}
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Names of directories in a log directory.
 
 use barnabas_core::ids::TopicPartition;
+use rand::Rng as _;
 
 /// What a name says about a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ impl DirName {
 
 fn unique(topic_partition: &TopicPartition, suffix: &str) -> String {
     let TopicPartition { topic, partition } = topic_partition;
-    let unique: u128 = rand::random();
+    let unique: u128 = crate::host::random().random();
     let tail = format!("-{partition}.{unique:032x}{suffix}");
     let kept = topic.len().min(LONGEST - tail.len());
     // Names of topics are ASCII, so that the cut is between characters.

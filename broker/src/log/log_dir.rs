@@ -21,6 +21,7 @@ use super::place::{Place, Volume};
 use super::recovery::{self, LoadRequest, Stop};
 use crate::files::cache::FileCache;
 use crate::files::{Durability, Files, Lock};
+use crate::host;
 
 const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
@@ -204,12 +205,7 @@ impl LogDir {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(total) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        host::on_threads(threads.min(total), work);
         if !self.is_online() {
             return Vec::new();
         }
@@ -330,12 +326,7 @@ impl LogDir {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..threads.min(logs.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        host::on_threads(threads.min(logs.len()), work);
         if all_closed.into_inner() && self.is_online() {
             let path = self.volume.path().join(CLEAN_SHUTDOWN);
             let marked = self.write_checkpoints(current).and_then(|()| {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::{Offset, TopicId, TopicPartition};
 use barnabas_core::time::Now;
+use indexmap::IndexMap;
 use tokio::sync::watch;
 
 use super::dir_name::DirName;
@@ -23,6 +24,7 @@ use super::recovery::{self, LoadRequest, Stop};
 use super::types::{DirectoryDescription, ReplicaSize};
 use crate::files::Files;
 use crate::files::cache::FileCache;
+use crate::host;
 
 /// Periodic work on one directory.
 type DirTask = fn(&LogManager, &Arc<LogDir>);
@@ -43,12 +45,12 @@ pub struct LogManager {
     open_files: Arc<FileCache>,
 }
 
-/// The logs by partition.
+/// The logs by partition, in an order that depends on what was asked for only.
 #[derive(Default)]
 pub(super) struct Logs {
-    pub(super) current: HashMap<TopicPartition, Arc<PartitionLog>>,
+    pub(super) current: IndexMap<TopicPartition, Arc<PartitionLog>>,
     /// Copies in the making.
-    pub(super) future: HashMap<TopicPartition, Arc<PartitionLog>>,
+    pub(super) future: IndexMap<TopicPartition, Arc<PartitionLog>>,
 }
 
 /// Tells the manager what happens in one of its directories.
@@ -99,20 +101,7 @@ impl LogManager {
         }
         let (offline, _) = watch::channel(Vec::new());
         let mut logs = Logs::default();
-        let loaded: Vec<Result<_, LogDirsError>> = std::thread::scope(|scope| {
-            let options = &options;
-            let topic_config = &*topic_config;
-            let threads: Vec<_> = dirs
-                .iter()
-                .map(|dir| scope.spawn(move || dir.load(options, topic_config)))
-                .collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread
-                    .join()
-                    .expect("a panic while loading ends the process")
-            };
-            threads.into_iter().map(join).collect()
-        });
+        let loaded = host::on_a_thread_each(&dirs, |dir| dir.load(&options, &*topic_config));
         for found in loaded {
             for found in found? {
                 let topic_partition = found.log.topic_partition().clone();
@@ -390,8 +379,8 @@ impl LogManager {
         let (current, future) = {
             let mut logs = self.write_logs();
             (
-                logs.current.remove(topic_partition),
-                logs.future.remove(topic_partition),
+                logs.current.swap_remove(topic_partition),
+                logs.future.swap_remove(topic_partition),
             )
         };
         for log in [current, future].into_iter().flatten() {
@@ -531,7 +520,7 @@ impl LogManager {
             if future.is_in(&dir.volume) {
                 return Ok(());
             }
-            self.write_logs().future.remove(topic_partition);
+            self.write_logs().future.swap_remove(topic_partition);
             self.discard(&future)?;
         }
         if current.is_in(&dir.volume) {
@@ -572,10 +561,8 @@ impl LogManager {
 
     /// Closes all logs and leaves the clean shutdown markers; releases the locks.
     pub fn shutdown(&self) {
-        std::thread::scope(|scope| {
-            for dir in &self.dirs {
-                scope.spawn(move || dir.shutdown(&self.logs_in(dir), &self.current_logs_in(dir)));
-            }
+        host::on_a_thread_each(&self.dirs, |dir| {
+            dir.shutdown(&self.logs_in(dir), &self.current_logs_in(dir));
         });
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
 use barnabas_core::partition::leader_epochs::{EpochStart, LeaderEpochs};
+use rand::Rng as _;
 
 use super::checkpoint::{self, LEADER_EPOCHS};
 use super::error::{LogError, StorageError};
@@ -609,7 +610,7 @@ pub(super) fn jitter_ms(config: &TopicConfig) -> i64 {
     if most <= 0 {
         0
     } else {
-        rand::random_range(0..most)
+        crate::host::random().random_range(0..most)
     }
 }
 

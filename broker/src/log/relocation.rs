@@ -85,7 +85,7 @@ impl LogManager {
         let Some(old) = current.replace_by(future, &old_name)? else {
             return Ok(false);
         };
-        logs.future.remove(current.topic_partition());
+        logs.future.swap_remove(current.topic_partition());
         drop(logs);
         tracing::info!(
             log = %current.topic_partition(), log_dir = %current.log_dir().display(), "moved"

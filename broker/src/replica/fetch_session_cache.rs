@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use barnabas_core::ids::TopicName;
+use rand::Rng as _;
 use uuid::Uuid;
 
 use super::fetch_session::{Answered, FetchSession, FetchTarget, PartitionKey};
@@ -194,7 +195,8 @@ impl Shard {
 
     fn unused_id(&self) -> i32 {
         loop {
-            let id = rand::random_range(self.first_id.max(1)..self.first_id + ids_per_shard());
+            let id = crate::host::random()
+                .random_range(self.first_id.max(1)..self.first_id + ids_per_shard());
             if !self.sessions.contains_key(&id) {
                 return id;
             }

@@ -1,10 +1,11 @@
 //! Which partitions this broker hosts: a map that is swapped whole, so that looking one up takes no
 //! lock, and changed in batches, so that ten thousand new partitions are one swap.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use barnabas_core::ids::{TopicName, TopicPartition};
+use indexmap::IndexMap;
 
 use super::partition::Partition;
 
@@ -19,7 +20,8 @@ pub enum Replica {
 /// All replicas of this broker, by topic and partition number.
 #[derive(Clone, Default)]
 pub struct Hosted {
-    topics: HashMap<TopicName, Arc<BTreeMap<i32, Replica>>>,
+    /// In an order that depends on what was asked for only.
+    topics: IndexMap<TopicName, Arc<BTreeMap<i32, Replica>>>,
 }
 
 impl Hosted {
@@ -39,7 +41,7 @@ impl Hosted {
         let partitions = self.topics.get_mut(&topic_partition.topic)?;
         let removed = Arc::make_mut(partitions).remove(&topic_partition.partition);
         if partitions.is_empty() {
-            self.topics.remove(&topic_partition.topic);
+            self.topics.swap_remove(&topic_partition.topic);
         }
         removed
     }

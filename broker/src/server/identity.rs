@@ -1,7 +1,6 @@
 //! Who this broker is to others.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use barnabas_core::config::BrokerConfig;
 use barnabas_core::control::Endpoint;
@@ -10,11 +9,11 @@ use barnabas_core::znodes::BrokerRegistration;
 
 use crate::clock;
 
-/// The registration of a broker whose sockets are bound to `addresses`.
+/// The registration of a broker whose listeners have the ports in `addresses`.
 pub(super) fn registration(
     config: &BrokerConfig,
     id: BrokerId,
-    addresses: &[(String, SocketAddr)],
+    addresses: &[(String, u16)],
 ) -> BrokerRegistration {
     let advertised = config.listeners.advertised.iter();
     BrokerRegistration {
@@ -30,7 +29,7 @@ pub(super) fn registration(
 }
 
 /// An empty host is this host's name, and port 0 the one that was bound.
-fn reachable(endpoint: &Endpoint, addresses: &[(String, SocketAddr)]) -> Endpoint {
+fn reachable(endpoint: &Endpoint, addresses: &[(String, u16)]) -> Endpoint {
     let mut endpoint = endpoint.clone();
     if endpoint.host.is_empty() {
         endpoint.host = host_name();
@@ -39,7 +38,7 @@ fn reachable(endpoint: &Endpoint, addresses: &[(String, SocketAddr)]) -> Endpoin
         let bound = addresses
             .iter()
             .find(|(name, _)| *name == endpoint.listener);
-        endpoint.port = bound.map_or(0, |(_, address)| address.port());
+        endpoint.port = bound.map_or(0, |(_, port)| *port);
     }
     endpoint
 }

@@ -3,49 +3,35 @@
 //! Start: ZooKeeper, cluster id, broker id, dynamic settings, logs, sockets bound, registration, controller,
 //! change listener, and only then requests. Stop: the reverse, leaders handed over first.
 
+mod assembly;
 mod identity;
 mod replica_keeper;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use barnabas_core::config::{BrokerConfig, ConfigError};
 use barnabas_core::control::SecurityProtocol;
-use barnabas_core::ids::BrokerId;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
 
 use crate::admin_http::{AdminError, AdminServer};
 use crate::api::Broker;
-use crate::clock;
-use crate::config::LiveConfig;
-use crate::controller::{
-    ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
-};
 use crate::files::disk::Disk;
-use crate::log::{LogDirsError, LogDirsOptions, LogManager, MetaProperties};
-use crate::metadata_cache::MetadataCache;
-use crate::metrics::Metrics;
+use crate::log::LogDirsError;
 use crate::net::{
     ConnectionLimits, ListenError, Listener, ListenerOptions, Network, NetworkOptions,
     raise_open_file_limit,
 };
 use crate::peer::{PeerNetwork, TcpNetwork};
-use crate::producer_ids::ProducerIdManager;
-use crate::replica::fetch_session_cache::FetchSessions;
-use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
-use crate::topics::TopicAdmin;
 use crate::zookeeper::{
-    ClusterIdError, ConfigListener, ConfigReadError, ConnectError, CoordinationError, FormerOwner,
-    RegistrationError, SessionState, ZooKeeper, ZooKeeperOptions,
+    ClusterIdError, ConfigReadError, ConnectError, CoordinationError, RegistrationError, ZooKeeper,
+    ZooKeeperOptions,
 };
 
-use replica_keeper::ReplicaKeeper;
+pub use assembly::{Assembled, Assembly, Ground};
 
 /// The version that `--version` and the banner show.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -132,21 +118,10 @@ pub struct Server;
 
 /// A broker that runs.
 pub struct Running {
-    broker: Arc<Broker>,
+    assembled: Assembled,
     network: Arc<Network>,
     addresses: Vec<(String, SocketAddr)>,
     admin: Option<AdminServer>,
-    /// End with the broker, before its logs are closed.
-    tasks: Vec<JoinHandle<()>>,
-    keeper: ReplicaKeeper,
-}
-
-/// Who this broker is, and what its log directories said before.
-struct Identity {
-    cluster_id: String,
-    broker_id: BrokerId,
-    former_owner: FormerOwner,
-    meta_properties: MetaProperties,
 }
 
 impl Server {
@@ -167,7 +142,12 @@ impl Server {
         zookeeper: Arc<ZooKeeper>,
         peers: Arc<dyn PeerNetwork>,
     ) -> Result<Running, StartError> {
-        match Self::start_parts(config, &zookeeper, peers).await {
+        let ground = Ground {
+            zookeeper: zookeeper.clone(),
+            files: Arc::new(Disk),
+            network: peers,
+        };
+        match Self::start_parts(config, ground).await {
             Ok(running) => Ok(running),
             Err(error) => {
                 // What was registered goes with the session.
@@ -177,167 +157,39 @@ impl Server {
         }
     }
 
-    async fn start_parts(
-        config: BrokerConfig,
-        zookeeper: &Arc<ZooKeeper>,
-        peers: Arc<dyn PeerNetwork>,
-    ) -> Result<Running, StartError> {
-        let identity = identify(&config, zookeeper).await?;
-        let broker_id = identity.broker_id;
-        let live = Arc::new(LiveConfig::new(config, broker_id)?);
-        let mut config_listener = ConfigListener::new(zookeeper.clone(), {
-            let live = live.clone();
-            Box::new(move |entity, texts| live.entity_changed(&entity, texts))
-        });
-        config_listener.load().await?;
+    async fn start_parts(config: BrokerConfig, ground: Ground) -> Result<Running, StartError> {
+        let assembly = Assembly::prepare(config, ground).await?;
+        let live = assembly.config().clone();
         let config = live.broker();
-
-        let logs = open_logs(&config, live.clone()).await?;
-        logs.start();
         let listeners = bind(&config).await?;
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
             .map(|listener| (listener.name().to_owned(), listener.local_address()))
             .collect();
-
-        let metrics = Arc::new(Metrics::default());
-        let metadata = MetadataCache::new();
-        let isr = Arc::new(OnceLock::new());
-        let replicas = ReplicaManager::new(ReplicaManagerOptions {
-            broker_id,
-            replica_lag_max: Duration::from_millis(config.replica_lag_time_max_ms.max(0) as u64),
-            logs: logs.clone(),
-            metadata: metadata.clone(),
-            topic_configs: Arc::new(ZooKeeperTopicConfigs {
-                config: live.clone(),
-                zookeeper: zookeeper.clone(),
-            }),
-            isr: isr.clone(),
-            metrics: metrics.clone(),
-        });
-        let session_slots = config.max_incremental_fetch_session_cache_slots;
-        let registration = identity::registration(&config, broker_id, &addresses);
-        zookeeper.check_endpoints(&registration).await?;
-        let patience = Duration::from_millis(config.zookeeper_session_timeout_ms.max(0) as u64);
-        let broker_epoch = zookeeper
-            .register_broker(&registration, identity.former_owner, patience)
-            .await?;
-        replicas
-            .broker_epoch()
-            .store(broker_epoch, Ordering::SeqCst);
-        let unwritten = identity.meta_properties.write(
-            &Disk,
-            broker_id,
-            &identity.cluster_id,
-            clock::wall_clock_ms(),
-        );
-        for error in unwritten {
-            tracing::error!(%error, "a log directory does not know its broker");
-        }
-
-        let controller = ControllerHandle::start(ControllerOptions {
-            zookeeper: zookeeper.clone(),
-            config: live.clone(),
-            registration,
-            broker_epoch: replicas.broker_epoch(),
-            target: replicas.clone(),
-            remote: None,
-        });
-        let controller_link = ControllerLink::new(ControllerLinkOptions {
-            network: peers.clone(),
-            controller: controller.clone(),
-            metadata: metadata.clone(),
-            config: live.clone(),
-        });
-        let _ = isr.set(controller_link.clone());
-        let broker = Arc::new(Broker {
-            broker_id,
-            cluster_id: identity.cluster_id,
-            config: live.clone(),
-            metrics,
-            zookeeper: zookeeper.clone(),
-            logs: logs.clone(),
-            replicas: replicas.clone(),
-            fetch_sessions: Arc::new(FetchSessions::new(session_slots.max(0) as usize)),
-            topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
-            producer_ids: ProducerIdManager::new(controller_link.clone()),
-            controller,
-            controller_link,
-            peers,
-            metadata,
-        });
+        let ports: Vec<(String, u16)> = addresses
+            .iter()
+            .map(|(name, address)| (name.clone(), address.port()))
+            .collect();
+        let assembled = assembly.join(&ports).await?;
         let network = Network::new(NetworkOptions::from_config(&config));
         live.on_broker_change({
             let network = network.clone();
             move |config| network.set_limits(ConnectionLimits::from_config(config))
         });
-        let tasks = vec![
-            tokio::spawn(config_listener.run()),
-            tokio::spawn(count_session_events(broker.clone())),
-        ];
-        let keeper = ReplicaKeeper::start(&replicas, &logs, &live, zookeeper, broker_id);
+        let broker = &assembled.broker;
         let admin = AdminServer::start(broker.clone()).await?;
         for listener in listeners {
             network.serve(listener, broker.clone());
         }
         let running = Running {
-            broker,
+            assembled,
             network,
             addresses,
             admin,
-            tasks,
-            keeper,
         };
         running.announce(&config);
         Ok(running)
     }
-}
-
-/// Cluster id, then broker id: the configured one, that of the log directories, or a new one.
-async fn identify(
-    config: &BrokerConfig,
-    zookeeper: &Arc<ZooKeeper>,
-) -> Result<Identity, StartError> {
-    let cluster_id = zookeeper.cluster_id().await?;
-    let log_dirs: Vec<PathBuf> = config.log_dirs.iter().map(PathBuf::from).collect();
-    let meta_properties = MetaProperties::read(&Disk, &log_dirs)?;
-    meta_properties.check_cluster(&cluster_id)?;
-    let configured = (config.broker_id >= 0).then_some(BrokerId(config.broker_id));
-    let known = meta_properties.broker_id(configured)?;
-    let broker_id = match known {
-        Some(known) => known,
-        None => zookeeper
-            .generate_broker_id(config.reserved_broker_max_id)
-            .await
-            .map_err(StartError::BrokerId)?,
-    };
-    // The locks of the directories, which are taken before the registration, prove that their last owner is
-    // gone.
-    let was_here = meta_properties.broker_id(None)? == Some(broker_id);
-    Ok(Identity {
-        cluster_id,
-        broker_id,
-        former_owner: if was_here {
-            FormerOwner::IsDead
-        } else {
-            FormerOwner::MayBeAlive
-        },
-        meta_properties,
-    })
-}
-
-async fn open_logs(
-    config: &BrokerConfig,
-    live: Arc<LiveConfig>,
-) -> Result<Arc<LogManager>, StartError> {
-    let options = LogDirsOptions::from_config(config);
-    let opened = tokio::task::spawn_blocking(move || {
-        LogManager::open(options, Arc::new(Disk), move |topic| live.topic(topic))
-    });
-    let opened = opened
-        .await
-        .expect("loading logs panics only if the process is broken");
-    Ok(opened?)
 }
 
 async fn bind(config: &BrokerConfig) -> Result<Vec<Listener>, StartError> {
@@ -348,24 +200,6 @@ async fn bind(config: &BrokerConfig) -> Result<Vec<Listener>, StartError> {
     Ok(listeners)
 }
 
-/// Counts what happens to the ZooKeeper session.
-async fn count_session_events(broker: Arc<Broker>) {
-    let mut state = broker.zookeeper.session_state();
-    loop {
-        let metrics = &broker.metrics;
-        match *state.borrow_and_update() {
-            SessionState::Connected => metrics.zookeeper_sync_connects.increment(),
-            SessionState::Disconnected => metrics.zookeeper_disconnects.increment(),
-            SessionState::Expired => metrics.zookeeper_expires.increment(),
-            SessionState::AuthFailed => metrics.zookeeper_auth_failures.increment(),
-            SessionState::Closed => {}
-        }
-        if state.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 impl Running {
     /// Listener names and the addresses they are bound to.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
@@ -374,7 +208,7 @@ impl Running {
 
     /// The parts that requests work on.
     pub fn broker(&self) -> &Arc<Broker> {
-        &self.broker
+        &self.assembled.broker
     }
 
     /// Where metrics and health are served, if anywhere.
@@ -388,52 +222,17 @@ impl Running {
         if let Some(admin) = &self.admin {
             admin.not_ready();
         }
-        self.hand_over().await;
+        self.assembled.hand_over().await;
         self.network.shutdown(DRAIN_GRACE).await;
-        for task in &self.tasks {
-            task.abort();
-        }
-        self.keeper.stop();
-        let broker = self.broker.clone();
-        let closed = tokio::task::spawn_blocking(move || {
-            broker.replicas.checkpoint_high_watermarks();
-            broker.logs.shutdown();
-        });
-        if let Err(error) = closed.await {
-            tracing::error!(%error, "the logs were not closed");
-        }
-        self.broker.controller.resign().await;
-        self.broker.zookeeper.close().await;
+        self.assembled.leave().await;
         if let Some(admin) = self.admin {
             admin.stop().await;
         }
         tracing::info!("stopped");
     }
 
-    /// Asks the controller for other leaders, as often as `controlled.shutdown.*` say.
-    async fn hand_over(&self) {
-        let config = self.broker.config.broker();
-        if !config.controlled_shutdown_enable || !self.broker.controller.is_active() {
-            return;
-        }
-        let (broker_id, epoch) = (self.broker.broker_id, self.broker.replicas.broker_epoch());
-        let backoff = config.controlled_shutdown_retry_backoff_ms.max(0) as u64;
-        for attempt in 0..config.controlled_shutdown_max_retries.max(1) {
-            if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(backoff)).await;
-            }
-            let epoch = epoch.load(Ordering::SeqCst);
-            let asked = self.broker.controller.controlled_shutdown(broker_id, epoch);
-            match tokio::time::timeout(DRAIN_GRACE, asked).await {
-                Ok(Ok(kept)) if kept.is_empty() => return,
-                Ok(Ok(kept)) => tracing::info!(partitions = kept.len(), "still leading"),
-                Ok(Err(error)) => tracing::warn!(%error, "leaders were not handed over"),
-                Err(_) => tracing::warn!("the controller did not hand over leaders in time"),
-            }
-        }
-    }
-
     fn announce(&self, config: &BrokerConfig) {
+        let broker = self.broker();
         let listeners: Vec<String> = self
             .addresses
             .iter()
@@ -441,8 +240,8 @@ impl Running {
             .collect();
         tracing::info!(
             version = VERSION,
-            broker_id = %self.broker.broker_id,
-            cluster_id = self.broker.cluster_id,
+            broker_id = %broker.broker_id,
+            cluster_id = broker.cluster_id,
             listeners = listeners.join(","),
             log_dirs = config.log_dirs.join(","),
             zookeeper = config.zookeeper_connect,

@@ -8,6 +8,7 @@ use barnabas_core::ids::BrokerId;
 use tokio::task::JoinHandle;
 
 use crate::config::LiveConfig;
+use crate::host;
 use crate::log::LogManager;
 use crate::replica::ReplicaManager;
 use crate::zookeeper::ZooKeeper;
@@ -38,11 +39,11 @@ impl ReplicaKeeper {
             .replica_high_watermark_checkpoint_interval_ms;
         Self {
             tasks: vec![
-                tokio::spawn(checkpoint(
+                host::spawn(checkpoint(
                     replicas.clone(),
                     Duration::from_millis(interval.max(1) as u64),
                 )),
-                tokio::spawn(notice_failures(
+                host::spawn(notice_failures(
                     replicas.clone(),
                     logs.clone(),
                     zookeeper.clone(),
@@ -80,7 +81,7 @@ async fn notice_failures(
         let offline = failures.borrow_and_update().len();
         if let Some(error) = logs.all_offline() {
             tracing::error!(%error, "no log directory is left: repair it and start the broker again");
-            std::process::exit(1);
+            host::exit(1).await;
         }
         let lost = replicas.directories_failed();
         if offline > reported {

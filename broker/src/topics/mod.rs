@@ -25,6 +25,7 @@ use plan::Rules;
 pub use plan::{Assignment, NewTopic};
 
 use crate::config::LiveConfig;
+use crate::host;
 use crate::metadata_cache::MetadataCache;
 use crate::zookeeper::{TopicStoreError, ZooKeeper};
 
@@ -151,14 +152,14 @@ impl TopicAdmin {
         let configs = plan::given_configs(&topic.configs)?;
         let brokers = candidates(&image);
         let assignment = {
-            let random = &mut rand::rng();
+            let random = &mut host::random();
             plan::assign_new_topic(topic, &brokers, rules, budget, random)?
         };
         let existing = self.zookeeper.topics().await?;
         let marked = self.zookeeper.topics_marked_for_deletion().await?;
         plan::check_name(&topic.name, &existing, &marked)?;
         check_topic_overrides(&self.config.broker(), &configs).map_err(TopicError::Config)?;
-        let id = TopicId::random(&mut rand::rng());
+        let id = TopicId::random(&mut host::random());
         let partitions = assignment.len() as i32;
         let replication_factor = assignment.values().next().map_or(0, Vec::len) as i16;
         let assignment = TopicAssignment {

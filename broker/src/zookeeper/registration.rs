@@ -89,7 +89,7 @@ impl ZooKeeper {
         if let Some(id) = self.read_cluster_id().await? {
             return Ok(id);
         }
-        let new = ClusterId::random(&mut rand::rng());
+        let new = ClusterId::random(&mut crate::host::random());
         let path = ClusterId::PATH;
         match self
             .coordination

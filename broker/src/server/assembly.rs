@@ -1,0 +1,292 @@
+//! A broker put together from its parts, whatever it stands on: real files and sockets, or simulated ones.
+//!
+//! [`Assembly::prepare`] does what comes before others see the broker, [`Assembly::join`] what makes it one of
+//! the cluster. Sockets are bound in between and served afterwards, by the caller.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use barnabas_core::config::BrokerConfig;
+use barnabas_core::ids::BrokerId;
+use tokio::task::JoinHandle;
+
+use super::identity;
+use super::replica_keeper::ReplicaKeeper;
+use super::{DRAIN_GRACE, StartError};
+use crate::api::Broker;
+use crate::config::LiveConfig;
+use crate::controller::{
+    ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
+};
+use crate::files::Files;
+use crate::log::{LogDirsOptions, LogManager, MetaProperties};
+use crate::metadata_cache::MetadataCache;
+use crate::metrics::Metrics;
+use crate::peer::PeerNetwork;
+use crate::producer_ids::ProducerIdManager;
+use crate::replica::fetch_session_cache::FetchSessions;
+use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
+use crate::topics::TopicAdmin;
+use crate::zookeeper::{ConfigListener, FormerOwner, SessionState, ZooKeeper};
+use crate::{clock, host};
+
+/// What a broker stands on.
+#[derive(Clone)]
+pub struct Ground {
+    pub zookeeper: Arc<ZooKeeper>,
+    pub files: Arc<dyn Files>,
+    /// The way to other brokers.
+    pub network: Arc<dyn PeerNetwork>,
+}
+
+/// A broker with its settings and logs, of which nobody knows yet.
+pub struct Assembly {
+    ground: Ground,
+    identity: Identity,
+    live: Arc<LiveConfig>,
+    config_listener: ConfigListener,
+    logs: Arc<LogManager>,
+}
+
+/// A broker that is part of the cluster. It answers whoever calls `api::dispatch` with it.
+pub struct Assembled {
+    pub broker: Arc<Broker>,
+    /// End with the broker, before its logs are closed.
+    tasks: Vec<JoinHandle<()>>,
+    keeper: ReplicaKeeper,
+}
+
+/// Who this broker is, and what its log directories said before.
+struct Identity {
+    cluster_id: String,
+    broker_id: BrokerId,
+    former_owner: FormerOwner,
+    meta_properties: MetaProperties,
+}
+
+impl Assembly {
+    /// Finds out who this broker is and how it is set, and opens its logs.
+    pub async fn prepare(config: BrokerConfig, ground: Ground) -> Result<Self, StartError> {
+        let zookeeper = &ground.zookeeper;
+        let identity = identify(&config, &ground).await?;
+        let live = Arc::new(LiveConfig::new(config, identity.broker_id)?);
+        let mut config_listener = ConfigListener::new(zookeeper.clone(), {
+            let live = live.clone();
+            Box::new(move |entity, texts| live.entity_changed(&entity, texts))
+        });
+        config_listener.load().await?;
+        let logs = open_logs(&live, ground.files.clone()).await?;
+        logs.start();
+        Ok(Self {
+            ground,
+            identity,
+            live,
+            config_listener,
+            logs,
+        })
+    }
+
+    /// The settings, dynamic ones included.
+    pub fn config(&self) -> &Arc<LiveConfig> {
+        &self.live
+    }
+
+    /// Registers the broker, whose sockets have the given ports, and starts its controller.
+    pub async fn join(self, addresses: &[(String, u16)]) -> Result<Assembled, StartError> {
+        let Self {
+            ground,
+            identity,
+            live,
+            config_listener,
+            logs,
+        } = self;
+        let config = live.broker();
+        let zookeeper = ground.zookeeper;
+        let broker_id = identity.broker_id;
+        let metrics = Arc::new(Metrics::default());
+        let metadata = MetadataCache::new();
+        let isr = Arc::new(OnceLock::new());
+        let replicas = ReplicaManager::new(ReplicaManagerOptions {
+            broker_id,
+            replica_lag_max: Duration::from_millis(config.replica_lag_time_max_ms.max(0) as u64),
+            logs: logs.clone(),
+            metadata: metadata.clone(),
+            topic_configs: Arc::new(ZooKeeperTopicConfigs {
+                config: live.clone(),
+                zookeeper: zookeeper.clone(),
+            }),
+            isr: isr.clone(),
+            metrics: metrics.clone(),
+        });
+        let session_slots = config.max_incremental_fetch_session_cache_slots;
+        let registration = identity::registration(&config, broker_id, addresses);
+        zookeeper.check_endpoints(&registration).await?;
+        let patience = Duration::from_millis(config.zookeeper_session_timeout_ms.max(0) as u64);
+        let broker_epoch = zookeeper
+            .register_broker(&registration, identity.former_owner, patience)
+            .await?;
+        replicas
+            .broker_epoch()
+            .store(broker_epoch, Ordering::SeqCst);
+        let unwritten = identity.meta_properties.write(
+            &*ground.files,
+            broker_id,
+            &identity.cluster_id,
+            clock::wall_clock_ms(),
+        );
+        for error in unwritten {
+            tracing::error!(%error, "a log directory does not know its broker");
+        }
+
+        let controller = ControllerHandle::start(ControllerOptions {
+            zookeeper: zookeeper.clone(),
+            config: live.clone(),
+            registration,
+            broker_epoch: replicas.broker_epoch(),
+            target: replicas.clone(),
+            remote: None,
+        });
+        let peers = ground.network;
+        let controller_link = ControllerLink::new(ControllerLinkOptions {
+            network: peers.clone(),
+            controller: controller.clone(),
+            metadata: metadata.clone(),
+            config: live.clone(),
+        });
+        let _ = isr.set(controller_link.clone());
+        let broker = Arc::new(Broker {
+            broker_id,
+            cluster_id: identity.cluster_id,
+            config: live.clone(),
+            metrics,
+            zookeeper: zookeeper.clone(),
+            logs: logs.clone(),
+            replicas: replicas.clone(),
+            fetch_sessions: Arc::new(FetchSessions::new(session_slots.max(0) as usize)),
+            topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
+            producer_ids: ProducerIdManager::new(controller_link.clone()),
+            controller,
+            controller_link,
+            peers,
+            metadata,
+        });
+        let tasks = vec![
+            host::spawn(config_listener.run()),
+            host::spawn(count_session_events(broker.clone())),
+        ];
+        let keeper = ReplicaKeeper::start(&replicas, &logs, &live, &zookeeper, broker_id);
+        Ok(Assembled {
+            broker,
+            tasks,
+            keeper,
+        })
+    }
+}
+
+impl Assembled {
+    /// Ends what runs beside requests, closes the logs and leaves the cluster. No request may come any more.
+    pub async fn leave(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.keeper.stop();
+        let broker = self.broker.clone();
+        let closed = host::blocking(move || {
+            broker.replicas.checkpoint_high_watermarks();
+            broker.logs.shutdown();
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "the logs were not closed");
+        }
+        self.broker.controller.resign().await;
+        self.broker.zookeeper.close().await;
+    }
+
+    /// Asks the controller for other leaders, as often as `controlled.shutdown.*` say.
+    pub async fn hand_over(&self) {
+        let config = self.broker.config.broker();
+        if !config.controlled_shutdown_enable || !self.broker.controller.is_active() {
+            return;
+        }
+        let (broker_id, epoch) = (self.broker.broker_id, self.broker.replicas.broker_epoch());
+        let backoff = config.controlled_shutdown_retry_backoff_ms.max(0) as u64;
+        for attempt in 0..config.controlled_shutdown_max_retries.max(1) {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(backoff)).await;
+            }
+            let epoch = epoch.load(Ordering::SeqCst);
+            let asked = self.broker.controller.controlled_shutdown(broker_id, epoch);
+            match tokio::time::timeout(DRAIN_GRACE, asked).await {
+                Ok(Ok(kept)) if kept.is_empty() => return,
+                Ok(Ok(kept)) => tracing::info!(partitions = kept.len(), "still leading"),
+                Ok(Err(error)) => tracing::warn!(%error, "leaders were not handed over"),
+                Err(_) => tracing::warn!("the controller did not hand over leaders in time"),
+            }
+        }
+    }
+}
+
+/// Cluster id, then broker id: the configured one, that of the log directories, or a new one.
+async fn identify(config: &BrokerConfig, ground: &Ground) -> Result<Identity, StartError> {
+    let cluster_id = ground.zookeeper.cluster_id().await?;
+    let log_dirs: Vec<PathBuf> = config.log_dirs.iter().map(PathBuf::from).collect();
+    let meta_properties = MetaProperties::read(&*ground.files, &log_dirs)?;
+    meta_properties.check_cluster(&cluster_id)?;
+    let configured = (config.broker_id >= 0).then_some(BrokerId(config.broker_id));
+    let known = meta_properties.broker_id(configured)?;
+    let broker_id = match known {
+        Some(known) => known,
+        None => ground
+            .zookeeper
+            .generate_broker_id(config.reserved_broker_max_id)
+            .await
+            .map_err(StartError::BrokerId)?,
+    };
+    // The locks of the directories, which are taken before the registration, prove that their last owner is
+    // gone.
+    let was_here = meta_properties.broker_id(None)? == Some(broker_id);
+    Ok(Identity {
+        cluster_id,
+        broker_id,
+        former_owner: if was_here {
+            FormerOwner::IsDead
+        } else {
+            FormerOwner::MayBeAlive
+        },
+        meta_properties,
+    })
+}
+
+async fn open_logs(
+    live: &Arc<LiveConfig>,
+    files: Arc<dyn Files>,
+) -> Result<Arc<LogManager>, StartError> {
+    let options = LogDirsOptions::from_config(&live.broker());
+    let live = live.clone();
+    let opened =
+        host::blocking(move || LogManager::open(options, files, move |topic| live.topic(topic)));
+    let opened = opened
+        .await
+        .expect("loading logs panics only if the process is broken");
+    Ok(opened?)
+}
+
+/// Counts what happens to the ZooKeeper session.
+async fn count_session_events(broker: Arc<Broker>) {
+    let mut state = broker.zookeeper.session_state();
+    loop {
+        let metrics = &broker.metrics;
+        match *state.borrow_and_update() {
+            SessionState::Connected => metrics.zookeeper_sync_connects.increment(),
+            SessionState::Disconnected => metrics.zookeeper_disconnects.increment(),
+            SessionState::Expired => metrics.zookeeper_expires.increment(),
+            SessionState::AuthFailed => metrics.zookeeper_auth_failures.increment(),
+            SessionState::Closed => {}
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
