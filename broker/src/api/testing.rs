@@ -268,6 +268,7 @@ fn idle_controller(
             jmx_port: -1,
             timestamp_ms: 0,
             features: BTreeMap::new(),
+            fast_failover: false,
         },
         broker_epoch: replicas.broker_epoch(),
         target: replicas.clone(),

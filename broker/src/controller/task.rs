@@ -19,7 +19,8 @@ use crate::clock;
 use crate::host;
 use crate::zookeeper::coordination::SessionHold;
 use crate::zookeeper::{
-    Coordination, CoordinationEvent, FormerOwner, RegistrationError, SessionState,
+    BrokerRegistration, Coordination, CoordinationError, CoordinationEvent, FormerOwner,
+    RegistrationError, SessionState, Stat, Watch,
 };
 
 /// Answers of brokers that wait for the machine, at most; beyond that their queues wait.
@@ -33,12 +34,24 @@ const REGISTRATION_BACKOFF: Duration = Duration::from_secs(1);
 
 type Registering = BoxFuture<'static, Result<BrokerEpoch, RegistrationError>>;
 
+type Looking = BoxFuture<'static, Result<Option<Stat>, CoordinationError>>;
+
+/// Why this broker registers again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    NewSession,
+    /// The session lives, but its registration was removed: somebody took this broker for dead.
+    Removed,
+}
+
 /// What the loop wakes up for.
 enum Input {
     Event(Event),
     SessionExpired(SessionHold),
     SessionEstablished,
     Registered(Result<BrokerEpoch, RegistrationError>),
+    /// What is there at the path of this broker's own registration.
+    RegistrationSeen(Result<Option<Stat>, CoordinationError>),
     Command(Command),
     /// ZooKeeper's client or all handles are gone.
     End,
@@ -55,6 +68,9 @@ pub(super) struct ControllerTask {
     /// The one read or write that is under way.
     pending: Option<BoxFuture<'static, Event>>,
     registering: Option<Registering>,
+    registering_because: Reason,
+    /// A look at this broker's own registration that leaves a watch.
+    looking: Option<Looking>,
     timer: Option<(Timer, Instant)>,
     channels: BTreeMap<BrokerId, Channel>,
     waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
@@ -81,6 +97,8 @@ impl ControllerTask {
             answers,
             pending: None,
             registering: None,
+            registering_because: Reason::NewSession,
+            looking: None,
             timer: None,
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -92,6 +110,7 @@ impl ControllerTask {
 
     pub(super) async fn run(mut self) {
         self.step(Event::Started);
+        self.watch_registration();
         loop {
             match self.next_input().await {
                 Input::Event(event) | Input::Command(Command::Tell(event)) => self.step(event),
@@ -99,19 +118,33 @@ impl ControllerTask {
                     // In this order: what waits is void, then the next session may begin.
                     self.pending = None;
                     self.registering = None;
+                    self.looking = None;
                     self.step(Event::SessionExpired);
                     drop(hold);
                 }
-                Input::SessionEstablished => self.register(Duration::ZERO),
+                Input::SessionEstablished => self.register(Reason::NewSession, Duration::ZERO),
                 Input::Registered(Ok(epoch)) => {
                     self.options.broker_epoch.store(epoch, Ordering::Release);
-                    self.step(Event::SessionEstablished);
+                    self.watch_registration();
+                    match self.registering_because {
+                        Reason::NewSession => self.step(Event::SessionEstablished),
+                        // The seat was not touched by that, and whoever has it sees the new registration.
+                        Reason::Removed => {}
+                    }
                 }
+                Input::Registered(Err(error @ RegistrationError::IdInUse { .. }))
+                    if self.registering_because == Reason::Removed =>
+                {
+                    // Two brokers with one id would take turns for ever.
+                    tracing::error!(%error, "this broker was replaced by another one with its id; it ends");
+                    std::process::exit(1);
+                }
+                Input::RegistrationSeen(seen) => self.registration_seen(&seen),
                 Input::Registered(Err(error)) => {
                     tracing::error!(%error, "this broker could not register again in ZooKeeper");
                     let state = *self.coordination.session_state().borrow();
                     if state == SessionState::Connected {
-                        self.register(REGISTRATION_BACKOFF);
+                        self.register(self.registering_because, REGISTRATION_BACKOFF);
                     }
                 }
                 Input::Command(Command::Request { request, reply }) => {
@@ -143,6 +176,9 @@ impl ControllerTask {
             biased;
             event = self.node_events.recv() => match event {
                 Some(CoordinationEvent::Node { path, event }) => {
+                    if path == BrokerRegistration::path(self.options.registration.id) {
+                        self.watch_registration();
+                    }
                     let change = operations::node_change(event);
                     Input::Event(Event::NodeChanged { path, change })
                 }
@@ -152,6 +188,7 @@ impl ControllerTask {
             },
             event = completed(&mut self.pending) => Input::Event(event),
             result = completed(&mut self.registering) => Input::Registered(result),
+            seen = completed(&mut self.looking) => Input::RegistrationSeen(seen),
             // Neither channel ends while this task lives.
             Some(event) = self.answers.recv() => Input::Event(event),
             () = timer => match self.timer.take() {
@@ -165,7 +202,39 @@ impl ControllerTask {
         }
     }
 
-    fn register(&mut self, after: Duration) {
+    /// Looks at this broker's own registration, and again whenever it changes.
+    fn watch_registration(&mut self) {
+        let coordination = self.coordination.clone();
+        let path = BrokerRegistration::path(self.options.registration.id);
+        let looking = async move { coordination.exists(&path, Watch::Once).await };
+        self.looking = Some(looking.boxed());
+    }
+
+    fn registration_seen(&mut self, seen: &Result<Option<Stat>, CoordinationError>) {
+        let owner = match seen {
+            Ok(stat) => stat.map(|stat| stat.ephemeral_owner),
+            // A look that failed goes with its session, and the next session registers in any case.
+            Err(_) => return,
+        };
+        if owner == Some(self.coordination.session_id()) || self.registering.is_some() {
+            return;
+        }
+        tracing::warn!(
+            broker = %self.options.registration.id,
+            "the registration of this broker was removed although its session lives; it registers anew"
+        );
+        // Whoever took this broker for dead would do so again: from now on it is left to its session.
+        self.options.registration.fast_failover = false;
+        self.register(Reason::Removed, Duration::ZERO);
+    }
+
+    fn register(&mut self, reason: Reason, after: Duration) {
+        self.registering_because = reason;
+        // In a living session only somebody else can be in the way.
+        let patience = match reason {
+            Reason::NewSession => REGISTRATION_PATIENCE,
+            Reason::Removed => Duration::ZERO,
+        };
         let zookeeper = self.options.zookeeper.clone();
         let mut registration = self.options.registration.clone();
         registration.timestamp_ms = clock::wall_clock_ms();
@@ -173,7 +242,7 @@ impl ControllerTask {
             tokio::time::sleep(after).await;
             let former = FormerOwner::MayBeAlive;
             zookeeper
-                .register_broker(&registration, former, REGISTRATION_PATIENCE)
+                .register_broker(&registration, former, patience)
                 .await
         };
         self.registering = Some(registering.boxed());

@@ -10,7 +10,7 @@ use futures::FutureExt;
 
 use super::*;
 use crate::metadata_cache::MetadataCache;
-use crate::zookeeper::FormerOwner;
+use crate::zookeeper::{Coordination, FormerOwner, Watch};
 use crate::zookeeper::memory::{MemoryEnsemble, MemoryZooKeeper};
 
 /// Obeys at once.
@@ -80,6 +80,7 @@ async fn rig() -> Rig {
         jmx_port: -1,
         timestamp_ms: 0,
         features: BTreeMap::new(),
+        fast_failover: true,
     };
     let epoch = zookeeper
         .register_broker(&registration, FormerOwner::MayBeAlive, Duration::ZERO)
@@ -184,4 +185,33 @@ async fn who_is_not_controller_says_so() {
     let ids = rig.controller.allocate_producer_ids(BrokerId(20), -1);
     let expected = Err(AllocateProducerIdsError::NotController);
     assert_eq!(ids.await, expected);
+}
+
+#[tokio::test]
+async fn a_broker_that_was_taken_for_dead_registers_anew_and_asks_to_be_left_to_its_session() {
+    let rig = rig().await;
+    let path = BrokerRegistration::path(BrokerId(20));
+    let coordination: &dyn Coordination = &*rig.client;
+    let (_, first) = coordination.get(&path, Watch::No).await.unwrap().unwrap();
+    coordination.delete(&path, None).await.unwrap();
+    let (registration, second) = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some((data, stat)) = coordination.get(&path, Watch::No).await.unwrap() {
+                break (BrokerRegistration::decode(BrokerId(20), &data).unwrap(), stat);
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(second.czxid > first.czxid, "a new broker epoch");
+    assert!(!registration.fast_failover);
+    // The second time is no different from the first.
+    coordination.delete(&path, None).await.unwrap();
+    let again = async {
+        while rig.controller.broker_epoch() <= second.czxid {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
 }

@@ -25,6 +25,7 @@ pub(super) fn registration(
         jmx_port: -1,
         timestamp_ms: clock::wall_clock_ms(),
         features: BTreeMap::new(),
+        fast_failover: config.barnabas_fast_failover_enable,
     }
 }
 

@@ -39,6 +39,7 @@ fn registration_of(id: i32, port: u16) -> BrokerRegistration {
         jmx_port: -1,
         timestamp_ms: 1,
         features: BTreeMap::new(),
+        fast_failover: false,
     }
 }
 

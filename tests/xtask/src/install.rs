@@ -52,6 +52,9 @@ const TEST_PROGRAMS: &[Need] = &[
     (Presence::Program("go"), "golang-go"),
     (Presence::Program("make"), "make"),
     (Presence::Program("g++"), "g++"),
+    (Presence::Program("ip"), "iproute2"),
+    (Presence::Program("nft"), "nftables"),
+    (Presence::Program("nsenter"), "util-linux"),
 ];
 
 /// What it takes to run ZooKeeper.

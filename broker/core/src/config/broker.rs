@@ -49,6 +49,10 @@ macro_rules! broker_config {
 
 broker_config! {
     barnabas_admin_listener: String = "barnabas.admin.listener",
+    barnabas_fast_failover_enable: bool = "barnabas.fast.failover.enable",
+    barnabas_fast_failover_probe_interval_ms: i32 = "barnabas.fast.failover.probe.interval.ms",
+    barnabas_fast_failover_probe_timeout_ms: i32 = "barnabas.fast.failover.probe.timeout.ms",
+    barnabas_fast_failover_probes: i32 = "barnabas.fast.failover.probes",
     barnabas_max_partitions_per_request: i32 = "barnabas.max.partitions.per.request",
     alter_config_policy_class_name: Option<String> = "alter.config.policy.class.name",
     alter_log_dirs_replication_quota_window_num: i32 = "alter.log.dirs.replication.quota.window.num",

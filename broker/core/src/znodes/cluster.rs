@@ -60,6 +60,9 @@ pub struct BrokerRegistration {
     pub timestamp_ms: i64,
     /// A broker in ZooKeeper mode supports none.
     pub features: BTreeMap<String, SupportedFeature>,
+    /// Whether other brokers may remove this registration once the broker's process is known to be gone. Who says
+    /// so watches its own registration and registers anew should it have been alive. Kafka ignores the key.
+    pub fast_failover: bool,
 }
 
 impl SecurityProtocol {
@@ -89,6 +92,8 @@ impl SecurityProtocol {
 impl BrokerRegistration {
     /// The parent of all registrations.
     pub const PARENT: &'static str = "/brokers/ids";
+
+    const FAST_FAILOVER: &'static str = "barnabas_fast_failover";
 
     pub fn path(id: BrokerId) -> String {
         format!("{}/{id}", Self::PARENT)
@@ -132,6 +137,9 @@ impl BrokerRegistration {
         if let Some(rack) = &self.rack {
             value["rack"] = Value::from(rack.as_str());
         }
+        if self.fast_failover {
+            value[Self::FAST_FAILOVER] = Value::from(true);
+        }
         encode(&value)
     }
 
@@ -159,6 +167,8 @@ impl BrokerRegistration {
             jmx_port: fields.int_or("jmx_port", -1)?,
             timestamp_ms: timestamp.and_then(lenient_long).unwrap_or(-1),
             features: supported_features(fields)?,
+            // Anything but `true` asks for nothing.
+            fast_failover: fields.get(Self::FAST_FAILOVER) == Some(&Value::Bool(true)),
         })
     }
 }

@@ -67,6 +67,7 @@ prop_compose! {
         jmx_port in -1..65536,
         timestamp_ms in any::<i64>(),
         features in btree_map(name(), (any::<i16>(), any::<i16>()), 0..3),
+        fast_failover in any::<bool>(),
     ) -> BrokerRegistration {
         // One protocol a listener, as in any registration.
         let endpoints: std::collections::BTreeMap<_, _> =
@@ -81,6 +82,7 @@ prop_compose! {
             jmx_port,
             timestamp_ms,
             features: features.collect(),
+            fast_failover,
         }
     }
 }

@@ -122,6 +122,7 @@ impl World {
             jmx_port: -1,
             timestamp_ms: 0,
             features: BTreeMap::new(),
+            fast_failover: false,
         };
         let path = BrokerRegistration::path(BrokerId(id));
         self.create(&path, registration.encode(), true).unwrap();
