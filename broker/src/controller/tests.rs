@@ -10,8 +10,8 @@ use futures::FutureExt;
 
 use super::*;
 use crate::metadata_cache::MetadataCache;
-use crate::zookeeper::{Coordination, FormerOwner, Watch};
 use crate::zookeeper::memory::{MemoryEnsemble, MemoryZooKeeper};
+use crate::zookeeper::{Coordination, FormerOwner, Watch};
 
 /// Obeys at once.
 struct Obedient {
@@ -197,7 +197,10 @@ async fn a_broker_that_was_taken_for_dead_registers_anew_and_asks_to_be_left_to_
     let (registration, second) = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Some((data, stat)) = coordination.get(&path, Watch::No).await.unwrap() {
-                break (BrokerRegistration::decode(BrokerId(20), &data).unwrap(), stat);
+                break (
+                    BrokerRegistration::decode(BrokerId(20), &data).unwrap(),
+                    stat,
+                );
             }
             tokio::task::yield_now().await;
         }
