@@ -26,6 +26,8 @@ pub mod producer_ids;
 pub mod topics;
 
 #[cfg(test)]
+mod every_version;
+#[cfg(test)]
 mod recorded;
 #[cfg(test)]
 mod stories;
@@ -108,6 +110,12 @@ pub struct Api {
     pub response_header_version: fn(i16) -> i16,
     /// Decodes the body and runs the handler.
     pub handle: for<'a> fn(Bytes, Context<'a>) -> ReplyFuture<'a>,
+    /// Makes up a request body at a version.
+    #[cfg(test)]
+    invent: fn(&mut every_version::Inventor, i16) -> anyhow::Result<Bytes>,
+    /// Decodes a response body at a version and encodes it again.
+    #[cfg(test)]
+    read_back: fn(Bytes, i16) -> anyhow::Result<Bytes>,
 }
 
 impl Api {
@@ -177,6 +185,10 @@ macro_rules! api_table {
                     Ok($($handler)::+(request, &context).await.into_reply(context.version))
                 })
             },
+            #[cfg(test)]
+            invent: every_version::invent::<wire::$request>,
+            #[cfg(test)]
+            read_back: every_version::read_back::<<wire::$request as Request>::Response>,
         },)*];
     };
 }
