@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use barnabas_broker::clock;
-use barnabas_broker::files::Files;
 use barnabas_broker::files::disk::Disk;
 use barnabas_broker::files::memory::Memory;
+use barnabas_broker::files::{Durability, Files};
 use barnabas_broker::log::{
     AppendError, LogDirsError, LogDirsOptions, LogError, LogManager, PartitionLog,
 };
@@ -156,6 +156,30 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     assert_eq!(log.log_end_offset(), acknowledged);
     assert_eq!(append(&log, &value).unwrap(), acknowledged);
     manager.shutdown();
+}
+
+/// The process died between the cut of a log and the new checkpoint.
+#[test]
+fn a_recovery_point_above_the_end_of_its_log_is_lowered_at_once() {
+    for is_clean in [true, false] {
+        let files = Memory::new();
+        let directory = Path::new("/a");
+        let manager = open(&[directory], files.clone());
+        append(&create(&manager, "t", 0), b"x").unwrap();
+        manager.shutdown();
+        let checkpoint = Path::new("/a/recovery-point-offset-checkpoint");
+        files
+            .replace(checkpoint, b"0\n1\nt 0 7\n", Durability::Synced)
+            .unwrap();
+        if !is_clean {
+            files
+                .remove_file(Path::new("/a/.kafka_cleanshutdown"))
+                .unwrap();
+        }
+        let manager = open(&[directory], files.clone());
+        assert_eq!(files.read(checkpoint).unwrap(), b"0\n1\nt 0 1\n");
+        manager.shutdown();
+    }
 }
 
 #[test]

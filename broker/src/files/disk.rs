@@ -96,6 +96,10 @@ impl Files for Disk {
         File::open(path)?.sync_all()
     }
 
+    fn sync_volume(&self, directory: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(directory)?)?)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let canonical = match (path.parent(), path.file_name()) {
             (Some(parent), Some(name)) => fs::canonicalize(parent)?.join(name),

@@ -341,6 +341,12 @@ impl Files for Memory {
         Ok(())
     }
 
+    fn sync_volume(&self, directory: &Path) -> io::Result<()> {
+        self.permit_whole(directory)?;
+        self.write_back();
+        Ok(())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         self.open(path, OpenMode::Create)?;
         if !lock(&self.shared.locked).insert(path.to_owned()) {

@@ -78,6 +78,9 @@ pub trait Files: Send + Sync + fmt::Debug {
     /// Makes created, renamed and removed names of a directory survive a power loss.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes everything on the volume of a directory survive a power loss; that may take long.
+    fn sync_volume(&self, directory: &Path) -> io::Result<()>;
+
     /// Takes the exclusive lock that a file stands for (created if missing), or `None` if it is
     /// held, by this process or another one.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;

@@ -232,6 +232,7 @@ impl PartitionLog {
         config: &TopicConfig,
         now: Now,
     ) -> Result<Arc<Segment>, AppendError> {
+        self.settle()?;
         let active = self.active();
         let rules = RollRules {
             segment_bytes: config.segment_bytes as u64,
@@ -266,6 +267,7 @@ impl PartitionLog {
         base_offset: Offset,
         now_ms: i64,
     ) -> Result<Arc<Segment>, StorageError> {
+        self.settle()?;
         let active = self.active();
         let end = self.end();
         let base_offset = base_offset.max(end.offset);

@@ -51,6 +51,13 @@ impl PartitionLog {
             });
             removed
         };
+        // The last first, and all of them on disk before the cut: whenever this is interrupted, what
+        // is left is the log up to some offset.
+        if !removed.is_empty() {
+            let removed = removed.into_iter().rev();
+            self.watch(self.discard(&mut writer, removed))?;
+            self.watch(self.place().sync_directory(&self.directory()))?;
+        }
         let active = self.active();
         self.watch_scan(active.truncate_to(offset, now_ms))?;
         self.set_end(LogEnd {
@@ -59,10 +66,6 @@ impl PartitionLog {
             position: active.size(),
         });
         self.lower_recovery_point(offset);
-        if !removed.is_empty() {
-            self.watch(self.discard(&mut writer, removed))?;
-            self.watch(self.place().sync_directory(&self.directory()))?;
-        }
         self.watch(self.change_epochs(|epochs| epochs.truncate_from_end(offset)))?;
         self.set_log_start_offset(self.log_start_offset().min(offset));
         let segments = self.segments().clone();
@@ -214,7 +217,7 @@ impl PartitionLog {
     fn discard(
         &self,
         writer: &mut Writer,
-        segments: Vec<Arc<Segment>>,
+        segments: impl IntoIterator<Item = Arc<Segment>>,
     ) -> Result<(), StorageError> {
         let mut paths = Vec::new();
         for segment in segments {

@@ -206,8 +206,13 @@ impl LogDir {
             }
         };
         host::on_threads(threads.min(total), work);
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        self.lower_recovery_points(&found, checkpoints);
         if !self.is_online() {
             return Vec::new();
+        }
+        if stop == Stop::Unclean {
+            self.settle_later(&found);
         }
         let took = (options.clock)()
             .monotonic
@@ -216,7 +221,41 @@ impl LogDir {
             took_ms = took.as_millis() as u64,
             "recovered {total} of {total} logs in {path}"
         );
-        found.into_inner().unwrap_or_else(PoisonError::into_inner)
+        found
+    }
+
+    /// Writes the checkpoint anew if a log is shorter than it says: the last process was cutting it.
+    /// Else what is appended now would pass for flushed after the next crash.
+    fn lower_recovery_points(&self, found: &[Found], checkpoints: &Checkpoints) {
+        let current = found.iter().filter(|found| !found.is_future);
+        let logs: Vec<_> = current.map(|found| Arc::clone(&found.log)).collect();
+        let is_shorter = |log: &Arc<PartitionLog>| {
+            log.recovery_point() < offset_of(&checkpoints.recovery_points, log.topic_partition())
+        };
+        if self.is_online() && logs.iter().any(is_shorter) {
+            // The error has taken the directory offline and was logged there.
+            let _ = self.write_recovery_points(&logs);
+        }
+    }
+
+    /// Brings to disk what the last process left behind, for all logs at once and in the background;
+    /// each log that is written to before that does it for itself.
+    fn settle_later(&self, found: &[Found]) {
+        let volume = Arc::clone(&self.volume);
+        let logs: Vec<_> = found
+            .iter()
+            .map(|found| Arc::downgrade(&found.log))
+            .collect();
+        self.volume.background.run_after(Duration::ZERO, move || {
+            let path = volume.path();
+            match volume.files().sync_volume(path).describe("flush", path) {
+                Ok(()) => logs
+                    .iter()
+                    .filter_map(std::sync::Weak::upgrade)
+                    .for_each(|log| log.settled()),
+                Err(error) => drop(volume.fail(error)),
+            }
+        });
     }
 
     /// Finds out how the last process ended, and removes its marker before anything is changed.

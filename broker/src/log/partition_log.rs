@@ -51,6 +51,8 @@ pub struct PartitionLog {
     checkpointed_recovery_point: AtomicI64,
     /// How often the log was cut.
     truncations: AtomicU64,
+    /// See [`Loaded::is_settled`].
+    is_settled: AtomicBool,
     last_flush_ms: AtomicI64,
     writer: Mutex<Writer>,
 }
@@ -81,6 +83,9 @@ pub(super) struct Loaded {
     pub(super) log_start_offset: Offset,
     pub(super) log_end_offset: Offset,
     pub(super) recovery_point: Offset,
+    /// Where the files end and which there are is on disk. After a crash nobody knows: the last
+    /// process may have died between a cut and its wait for the disk.
+    pub(super) is_settled: bool,
     pub(super) topic_id: Option<TopicId>,
 }
 
@@ -125,6 +130,7 @@ impl PartitionLog {
             recovery_point: AtomicI64::new(loaded.recovery_point),
             checkpointed_recovery_point: AtomicI64::new(loaded.recovery_point),
             truncations: AtomicU64::new(0),
+            is_settled: AtomicBool::new(loaded.is_settled),
             last_flush_ms: AtomicI64::new(now_ms),
             writer: Mutex::new(Writer {
                 producers: loaded.producers,
@@ -353,6 +359,7 @@ impl PartitionLog {
     /// Returns once everything below `offset` is on disk. Holds no lock while it waits.
     pub(super) fn flush_below(&self, offset: Offset) -> Result<(), LogError> {
         self.check()?;
+        self.settle()?;
         let truncations = self.truncations.load(Ordering::Acquire);
         let recovery_point = self.recovery_point();
         if offset <= recovery_point && !self.epochs_unsynced.load(Ordering::Acquire) {
@@ -507,8 +514,27 @@ impl PartitionLog {
         self.recovery_point
             .store(future.recovery_point(), Ordering::Release);
         self.epochs_unsynced.store(true, Ordering::Release);
+        self.is_settled
+            .store(future.is_settled.load(Ordering::Acquire), Ordering::Release);
         self.publish_unstable(&writer);
         Ok(Some(old_place))
+    }
+
+    /// Has what the last process left behind on disk before anything is built on it. Else what a
+    /// recovery had cut off could come back, after a loss of power, behind what was written since.
+    pub(super) fn settle(&self) -> Result<(), StorageError> {
+        if self.is_settled.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.watch(self.active().sync_file())?;
+        self.watch(self.place().sync_directory(&self.directory()))?;
+        self.settled();
+        Ok(())
+    }
+
+    /// Notes that all files of the log were brought to disk since it was loaded.
+    pub(super) fn settled(&self) {
+        self.is_settled.store(true, Ordering::Release);
     }
 
     pub(super) fn set_checkpointed_recovery_point(&self, offset: Offset) {

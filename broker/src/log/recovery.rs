@@ -256,7 +256,7 @@ impl Loader {
         let has_indexes = segment.offsets.file_exists()? && segment.times.file_exists()?;
         if !has_indexes || !segment.txns.is_sane()? {
             tracing::warn!(path = %path.display(), "an index is missing or damaged: recovering");
-            self.recover_segment(&segment)?;
+            self.recover_segment(&segment, &mut Vec::new())?;
         }
         self.segments.push(segment);
         Ok(())
@@ -317,10 +317,11 @@ impl Loader {
     fn recover_from(&mut self, first: usize) -> Result<(), StorageError> {
         let mut index = first;
         while let Some(segment) = self.segments.get(index).cloned() {
-            let later = self.segments.split_off(index);
-            let recovered = self.recover_segment(&segment);
+            let mut later = self.segments.split_off(index + 1);
+            self.segments.truncate(index);
+            let recovered = self.recover_segment(&segment, &mut later)?;
+            self.segments.push(segment);
             self.segments.extend(later);
-            let recovered = recovered?;
             index += 1;
             let next_base = self.segments.get(index).map(|next| next.base_offset());
             // A power loss can take the unflushed end of a segment and leave the next one. Kafka
@@ -329,20 +330,29 @@ impl Loader {
                 && next_base.is_some_and(|base| recovered.next_offset < base);
             // Or it brings back a segment that had been dropped.
             let overlaps = next_base.is_some_and(|base| recovered.next_offset > base);
-            if recovered.cut == 0 && !lost_end && !overlaps {
-                continue;
+            if lost_end || overlaps {
+                let mut later = self.segments.split_off(index);
+                self.drop_segments(&mut later)?;
             }
-            for segment in self.segments.split_off(index) {
-                tracing::warn!(
-                    path = %segment.path().display(),
-                    "dropping a segment behind a damaged end of another"
-                );
-                self.drop_segment(&segment)?;
-            }
-            let directory = self.request.place.directory();
-            self.request.place.sync_directory(&directory)?;
         }
         Ok(())
+    }
+
+    /// Drops the last segments of the log, from its end on, and waits for the disk: whenever this is
+    /// interrupted, a log without gaps is left.
+    fn drop_segments(&self, segments: &mut Vec<Arc<Segment>>) -> Result<(), StorageError> {
+        if segments.is_empty() {
+            return Ok(());
+        }
+        for segment in segments.drain(..).rev() {
+            tracing::warn!(
+                path = %segment.path().display(),
+                "dropping a segment behind a damaged end of another"
+            );
+            self.drop_segment(&segment)?;
+        }
+        let directory = self.request.place.directory();
+        self.request.place.sync_directory(&directory)
     }
 
     fn drop_segment(&self, segment: &Segment) -> Result<(), StorageError> {
@@ -353,8 +363,13 @@ impl Loader {
     }
 
     /// Checks all batches of a segment, cuts it at the first bad one and writes its indexes anew.
-    /// `self.segments` are those before it.
-    fn recover_segment(&mut self, segment: &Arc<Segment>) -> Result<Recovered, StorageError> {
+    /// `self.segments` are those before it. Those that are `later` are dropped before a cut: once it
+    /// is done nothing tells that they do not belong there.
+    fn recover_segment(
+        &mut self,
+        segment: &Arc<Segment>,
+        later: &mut Vec<Arc<Segment>>,
+    ) -> Result<Recovered, StorageError> {
         self.is_intact = false;
         let mut producers = self.producers.fresh();
         let rebuilt = rebuild_producers(
@@ -367,7 +382,16 @@ impl Loader {
         );
         tolerate_damage(rebuilt)?;
         let interval = self.request.config.index_interval_bytes.max(0) as u64;
-        let recovered = rebuild_segment(segment, &mut producers, &mut self.epochs, interval)?;
+        let read = read_segment(segment, &mut producers, &mut self.epochs, interval)?;
+        let recovered = Recovered {
+            cut: segment.size() - read.end,
+            next_offset: read.next_offset,
+        };
+        if recovered.cut > 0 {
+            self.drop_segments(later)?;
+        }
+        segment.cut(&*segment.handle()?, read.end)?;
+        segment.finish_recovery(&read.indexes)?;
         producers.take_snapshot()?;
         self.producers.set_snapshots(producers.into_snapshots());
         if recovered.cut > 0 {
@@ -434,6 +458,7 @@ impl Loader {
             log_start_offset,
             log_end_offset,
             recovery_point,
+            is_settled: stop == Stop::Clean,
             topic_id,
         })
     }
@@ -475,13 +500,22 @@ fn tolerate_damage(result: Result<(), ScanError>) -> Result<(), StorageError> {
     }
 }
 
-/// Reads all batches of a segment; cuts it at the first that is damaged; writes its indexes.
-fn rebuild_segment(
+/// What a segment holds up to its first damaged batch.
+struct Read {
+    indexes: FoundIndexes,
+    /// Where the last whole batch ends.
+    end: u64,
+    /// The offset after it.
+    next_offset: Offset,
+}
+
+/// Reads all batches of a segment up to the first that is damaged.
+fn read_segment(
     segment: &Segment,
     producers: &mut ProducerState,
     epochs: &mut LeaderEpochs,
     interval: u64,
-) -> Result<Recovered, StorageError> {
+) -> Result<Read, StorageError> {
     segment.create_missing()?;
     let mut found = FoundIndexes::default();
     let size = segment.size();
@@ -538,11 +572,10 @@ fn rebuild_segment(
             found.txns.push(txn.into());
         }
     };
-    segment.cut(&*file, end)?;
     found.add_time(max_timestamp);
-    segment.finish_recovery(&found)?;
-    Ok(Recovered {
-        cut: size - end,
+    Ok(Read {
+        indexes: found,
+        end,
         next_offset,
     })
 }

@@ -411,6 +411,9 @@ impl Segment {
         if end > 0 {
             self.find_max_timestamp(&*file)?;
         }
+        // The log may be cut at its recovery point and go on in a new segment: then no recovery
+        // would look at the indexes of this one.
+        self.sync_indexes()?;
         Ok(size - end)
     }
 
@@ -478,8 +481,13 @@ impl Segment {
 
     /// Returns once the segment's files are on disk.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
-        self.handle()?.sync().describe("flush", &self.path())?;
+        self.sync_file()?;
         self.sync_indexes()
+    }
+
+    /// Returns once the batches and where they end are on disk.
+    pub(crate) fn sync_file(&self) -> Result<(), StorageError> {
+        self.handle()?.sync().describe("flush", &self.path())
     }
 
     /// Closes the files; they are opened again when needed.
