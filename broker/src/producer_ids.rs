@@ -2,10 +2,14 @@
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use barnabas_core::controller::AllocateProducerIdsError;
 
 use crate::controller::ControllerLink;
+
+/// How long a producer waits for a controller before it is told to try again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no producer id now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +45,10 @@ impl ProducerIdManager {
         if let Some(id) = self.take_from_block() {
             return Ok(id);
         }
-        let block = self.link.allocate_producer_ids().await;
+        let asked = self.link.allocate_producer_ids();
+        let not_in_time = |_| Err(AllocateProducerIdsError::NotController);
+        let block = tokio::time::timeout(PATIENCE, asked).await;
+        let block = block.unwrap_or_else(not_in_time);
         let block = block.map_err(ProducerIdError::NotAvailable)?;
         tracing::debug!(
             first = block.start(),

@@ -148,6 +148,9 @@ pub enum ControlError {
     StorageError,
     #[error("the partition is not hosted by this broker")]
     UnknownTopicOrPartition,
+    /// Anything else that a broker may answer.
+    #[error("the broker failed in a way of its own")]
+    Unexpected,
 }
 
 /// Outcome of [`LeaderAndIsr`] and [`StopReplica`]: one result a partition, or none at all.

@@ -1,6 +1,10 @@
 //! The one place where errors become Kafka's error codes.
 
 use barnabas_core::balance::placement::PlacementError;
+use barnabas_core::control::ControlError;
+use barnabas_core::controller::{
+    AllocateProducerIdsError, AlterPartitionError, ControlledShutdownError, IsrRefusal,
+};
 use barnabas_core::partition::PartitionError;
 use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::records::legacy::DownConversionError;
@@ -8,6 +12,7 @@ use barnabas_core::records::validate::ProduceRejection;
 pub use kafka_protocol::ResponseError;
 
 /// Errors of Kafka 3.9 that the protocol crate does not name.
+pub const INELIGIBLE_REPLICA: ResponseError = ResponseError::Unknown(107);
 pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
 pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
 pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
@@ -230,6 +235,69 @@ impl ToErrorCode for TopicError {
             Self::NoFirstPartition | Self::Store(_) | Self::Brokers(_) | Self::Coordination(_) => {
                 ResponseError::UnknownServerError
             }
+        }
+    }
+}
+
+impl ToErrorCode for ControlError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::StaleControllerEpoch => ResponseError::StaleControllerEpoch,
+            Self::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
+            Self::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+            Self::InconsistentTopicId => ResponseError::InconsistentTopicId,
+            Self::StorageError => ResponseError::KafkaStorageError,
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
+            Self::Unexpected => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for ControlledShutdownError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            // Kafka answers its ControllerMovedException here.
+            Self::NotController => ResponseError::StaleControllerEpoch,
+            Self::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
+            Self::BrokerNotAvailable => ResponseError::BrokerNotAvailable,
+            Self::Failed => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for AlterPartitionError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NotController => ResponseError::NotController,
+            Self::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
+            Self::Failed => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for IsrRefusal {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::UnknownTopicId => ResponseError::UnknownTopicId,
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
+            Self::NotController => ResponseError::NotController,
+            Self::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+            Self::InvalidUpdateVersion => ResponseError::InvalidUpdateVersion,
+            Self::InvalidRequest => ResponseError::InvalidRequest,
+            Self::IneligibleReplica => INELIGIBLE_REPLICA,
+            Self::OperationNotAttempted => ResponseError::OperationNotAttempted,
+            Self::Failed => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for AllocateProducerIdsError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NotController => ResponseError::NotController,
+            Self::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
+            Self::BrokerNotRegistered => ResponseError::BrokerIdNotRegistered,
+            Self::Failed | Self::Exhausted => ResponseError::UnknownServerError,
         }
     }
 }

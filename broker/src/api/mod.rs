@@ -11,6 +11,7 @@ pub mod api_versions;
 pub mod cluster;
 pub mod configs;
 pub mod context;
+pub mod control;
 pub mod decode;
 pub mod dispatch;
 pub mod error_code;
@@ -198,6 +199,10 @@ api_table! {
     Fetch(FetchRequest) 0..=17 => fetch::fetch,
     ListOffsets(ListOffsetsRequest) 0..=9 => offsets::list_offsets,
     Metadata(MetadataRequest) 0..=12 => metadata::metadata,
+    LeaderAndIsr(LeaderAndIsrRequest) 0..=7 => control::leader_and_isr,
+    StopReplica(StopReplicaRequest) 0..=4 => control::stop_replica,
+    UpdateMetadata(UpdateMetadataRequest) 0..=8 => control::update_metadata,
+    ControlledShutdown(ControlledShutdownRequest) 0..=3 => control::controlled_shutdown,
     FindCoordinator(FindCoordinatorRequest) 0..=6 => groups::find_coordinator,
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
     CreateTopics(CreateTopicsRequest) 0..=7 => topics::create_topics,
@@ -211,6 +216,8 @@ api_table! {
     AlterReplicaLogDirs(AlterReplicaLogDirsRequest) 0..=2 => log_dirs::alter_replica_log_dirs,
     DescribeLogDirs(DescribeLogDirsRequest) 0..=4 => log_dirs::describe_log_dirs,
     CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions,
+    AlterPartition(AlterPartitionRequest) 0..=3 => control::alter_partition,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
+    AllocateProducerIds(AllocateProducerIdsRequest) 0..=0 => control::allocate_producer_ids,
 }

@@ -63,6 +63,38 @@ fn mask_session(case: &Value, response: &mut [u8]) {
     }
 }
 
+/// What the controller says, but not the requests that only a controller answers.
+const CONTROL_KEYS: [i64; 3] = [4, 5, 6];
+
+#[tokio::test]
+async fn orders_of_the_controller_are_answered_as_by_kafka() {
+    let recording = recording();
+    let broker = recorded_broker(&recording);
+    let epoch = recording["varies"]["brokerEpoch"].as_i64().unwrap();
+    let known_epoch = broker.broker.replicas.broker_epoch();
+    known_epoch.store(epoch, std::sync::atomic::Ordering::SeqCst);
+    let mut compared = 0;
+    let mut different = Vec::new();
+    for case in recording["cases"].as_array().unwrap() {
+        let is_control = |key| CONTROL_KEYS.contains(&key);
+        if !case["key"].as_i64().is_some_and(is_control) {
+            continue;
+        }
+        compared += 1;
+        let request = from_hex(case["request"].as_str().unwrap());
+        let ours = broker.exchange_later(Bytes::from(request)).await;
+        let theirs = case["response"].as_str().map(from_hex);
+        if ours != theirs {
+            different.push(format!(
+                "{} v{} {}\n  ours   {ours:02x?}\n  theirs {theirs:02x?}",
+                case["api"], case["version"], case["case"],
+            ));
+        }
+    }
+    assert_eq!(compared, 67);
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
 #[test]
 fn answers_are_those_of_kafka() {
     let recording = recording();

@@ -233,10 +233,13 @@ impl TestBroker {
     /// Runs a request as it came over the wire, without its size: what is sent back, without its
     /// size; `None` if the connection is closed. The request must not have to wait.
     pub(crate) fn exchange(&self, frame: Bytes) -> Option<Vec<u8>> {
-        let outcome = dispatch(frame, &self.broker, &self.connection)
-            .now_or_never()
-            .expect("the request waits");
-        match outcome {
+        let exchanged = self.exchange_later(frame).now_or_never();
+        exchanged.expect("the request waits")
+    }
+
+    /// The same for a request that waits.
+    pub(crate) async fn exchange_later(&self, frame: Bytes) -> Option<Vec<u8>> {
+        match dispatch(frame, &self.broker, &self.connection).await {
             Outcome::Respond(response) => {
                 let mut bytes = response.head()[4..].to_vec();
                 bytes.extend(inlined(response.sections()));
@@ -271,7 +274,7 @@ fn idle_controller(
             fast_failover: false,
         },
         broker_epoch: replicas.broker_epoch(),
-        target: replicas.clone(),
+        target: Arc::new(replicas.clone()),
         remote: None,
     });
     drop(entered);

@@ -1,12 +1,12 @@
 //! A broker's queue of control requests: strictly one after the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use barnabas_core::control::{ControlOutcome, ControlRequest};
 use barnabas_core::controller::Event;
 use barnabas_core::ids::BrokerId;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use super::ControlTarget;
 
@@ -14,7 +14,8 @@ use super::ControlTarget;
 pub(super) struct Channel {
     /// Unbounded: the machine never waits for a broker, and queues no more than the states that change.
     queue: mpsc::UnboundedSender<ControlRequest>,
-    is_closed: Arc<AtomicBool>,
+    /// Gives up what is being sent, too: a broker that is gone would be sent to for ever.
+    task: AbortHandle,
 }
 
 impl Channel {
@@ -25,13 +26,8 @@ impl Channel {
         answers: mpsc::Sender<Event>,
     ) -> Self {
         let (queue, mut requests) = mpsc::unbounded_channel();
-        let is_closed = Arc::new(AtomicBool::new(false));
-        let closed = is_closed.clone();
-        crate::host::spawn(async move {
+        let task = crate::host::spawn(async move {
             while let Some(request) = requests.recv().await {
-                if closed.load(Ordering::Acquire) {
-                    return;
-                }
                 let awaited = Awaited::of(&request);
                 let outcome = target.deliver(request).await;
                 if let Some(event) = awaited.event(broker, outcome)
@@ -41,7 +37,8 @@ impl Channel {
                 }
             }
         });
-        Self { queue, is_closed }
+        let task = task.abort_handle();
+        Self { queue, task }
     }
 
     /// Puts a request at the end of the queue.
@@ -54,7 +51,7 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.is_closed.store(true, Ordering::Release);
+        self.task.abort();
     }
 }
 

@@ -5,11 +5,13 @@
 //! | `task` | the machine, and the one place where its events come from |
 //! | `channel` | a broker's queue of control requests |
 //! | `link` | the way of any broker to whoever is controller |
+//! | `remote` | other brokers as the controller tells them what to do |
 //! | `operations` | the machine's reads and writes as ZooKeeper's |
 
 mod channel;
 mod link;
 mod operations;
+mod remote;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use crate::host;
 use crate::zookeeper::ZooKeeper;
 
 pub use link::{ControllerLink, ControllerLinkOptions};
+pub use remote::NetworkTargets;
 
 /// Requests of brokers that wait for the machine, at most.
 const QUEUED_COMMANDS: usize = 1024;

@@ -3,6 +3,8 @@
 //! Bytes, not types, cross [`PeerNetwork`], so that a simulation can put a network of its own there. Kafka's
 //! `NetworkClient` keeps several requests in flight; brokers among themselves never use more than one.
 
+mod control;
+mod controller;
 mod error;
 mod frame;
 mod tcp;
@@ -17,6 +19,10 @@ use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request};
 
+pub use control::{
+    ControlVersions, MetadataEncoder, security_protocol_id, security_protocol_of, send_control,
+};
+pub use controller::ControllerPeer;
 pub use error::PeerError;
 pub use tcp::TcpNetwork;
 

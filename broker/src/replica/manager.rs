@@ -23,11 +23,11 @@ use super::hosted::{Hosted, Replica};
 use super::isr_changes::IsrChanges;
 use super::partition::{Neighbourhood, Partition};
 use super::topic_configs::TopicConfigs;
-use crate::clock;
 use crate::controller::ControlTarget;
 use crate::log::{LogError, LogManager, PartitionLog};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
+use crate::{clock, host};
 
 /// What a [`ReplicaManager`] is made of.
 pub struct ReplicaManagerOptions {
@@ -432,14 +432,17 @@ impl ReplicaManager {
     }
 }
 
-impl ControlTarget for ReplicaManager {
+impl ControlTarget for Arc<ReplicaManager> {
     fn deliver(&self, request: ControlRequest) -> BoxFuture<'_, ControlOutcome> {
         async move {
             let new_topics = self.new_topics(&request);
             if !new_topics.is_empty() {
                 self.topic_configs.load(new_topics).await;
             }
-            self.obey(&request)
+            // Thousands of logs may have to be made.
+            let replicas = Self::clone(self);
+            let obeyed = host::blocking(move || replicas.obey(&request)).await;
+            obeyed.expect("a panic ends the process")
         }
         .boxed()
     }

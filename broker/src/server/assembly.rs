@@ -12,13 +12,13 @@ use barnabas_core::config::BrokerConfig;
 use barnabas_core::ids::BrokerId;
 use tokio::task::JoinHandle;
 
+use super::StartError;
 use super::identity;
 use super::replica_keeper::ReplicaKeeper;
-use super::{DRAIN_GRACE, StartError};
 use crate::api::Broker;
 use crate::config::LiveConfig;
 use crate::controller::{
-    ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
+    ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
 use crate::files::Files;
 use crate::log::{LogDirsOptions, LogManager, MetaProperties};
@@ -31,6 +31,9 @@ use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfig
 use crate::topics::TopicAdmin;
 use crate::zookeeper::{ConfigListener, FormerOwner, SessionState, ZooKeeper};
 use crate::{clock, host};
+
+/// How long one attempt to hand over leaders may take.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a broker stands on.
 #[derive(Clone)]
@@ -140,15 +143,15 @@ impl Assembly {
             tracing::error!(%error, "a log directory does not know its broker");
         }
 
+        let peers = ground.network;
         let controller = ControllerHandle::start(ControllerOptions {
             zookeeper: zookeeper.clone(),
             config: live.clone(),
             registration,
             broker_epoch: replicas.broker_epoch(),
-            target: replicas.clone(),
-            remote: None,
+            target: Arc::new(replicas.clone()),
+            remote: Some(NetworkTargets::new(peers.clone(), live.clone(), broker_id)),
         });
-        let peers = ground.network;
         let controller_link = ControllerLink::new(ControllerLinkOptions {
             network: peers.clone(),
             controller: controller.clone(),
@@ -204,21 +207,21 @@ impl Assembled {
         self.broker.zookeeper.close().await;
     }
 
-    /// Asks the controller for other leaders, as often as `controlled.shutdown.*` say.
+    /// Asks the controller for other leaders, as often as `controlled.shutdown.*` say. Whoever leads something
+    /// after that stops nevertheless.
     pub async fn hand_over(&self) {
         let config = self.broker.config.broker();
-        if !config.controlled_shutdown_enable || !self.broker.controller.is_active() {
+        if !config.controlled_shutdown_enable {
             return;
         }
-        let (broker_id, epoch) = (self.broker.broker_id, self.broker.replicas.broker_epoch());
         let backoff = config.controlled_shutdown_retry_backoff_ms.max(0) as u64;
+        let backoff = Duration::from_millis(backoff);
         for attempt in 0..config.controlled_shutdown_max_retries.max(1) {
             if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(backoff)).await;
+                tokio::time::sleep(backoff).await;
             }
-            let epoch = epoch.load(Ordering::SeqCst);
-            let asked = self.broker.controller.controlled_shutdown(broker_id, epoch);
-            match tokio::time::timeout(DRAIN_GRACE, asked).await {
+            let asked = self.broker.controller_link.controlled_shutdown();
+            match tokio::time::timeout(HAND_OVER_PATIENCE, asked).await {
                 Ok(Ok(kept)) if kept.is_empty() => return,
                 Ok(Ok(kept)) => tracing::info!(partitions = kept.len(), "still leading"),
                 Ok(Err(error)) => tracing::warn!(%error, "leaders were not handed over"),

@@ -30,5 +30,7 @@ pub(super) fn decode(key: i16, version: i16, frame: Bytes) -> Result<Tree> {
         InitProducerIdRequest OffsetForLeaderEpochRequest DescribeConfigsRequest AlterConfigsRequest
         AlterReplicaLogDirsRequest DescribeLogDirsRequest CreatePartitionsRequest
         IncrementalAlterConfigsRequest DescribeClusterRequest DescribeProducersRequest
+        LeaderAndIsrRequest StopReplicaRequest UpdateMetadataRequest ControlledShutdownRequest
+        AlterPartitionRequest AllocateProducerIdsRequest
     ))
 }

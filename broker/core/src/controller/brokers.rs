@@ -260,7 +260,8 @@ impl Controller {
                     | ControlError::StaleBrokerEpoch
                     | ControlError::FencedLeaderEpoch
                     | ControlError::InconsistentTopicId
-                    | ControlError::UnknownTopicOrPartition,
+                    | ControlError::UnknownTopicOrPartition
+                    | ControlError::Unexpected,
                 ) => {}
             }
         }
