@@ -16,6 +16,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,10 +26,11 @@ use barnabas_core::config::BrokerConfig;
 use barnabas_core::control::{ControlOutcome, ControlRequest, LiveBroker};
 use barnabas_core::controller::{
     AllocateProducerIdsError, AlterPartition, AlterPartitionError, AlteredPartition, Answer,
-    ControlledShutdownError, Event, Request, Settings, Totals,
+    ControlledShutdownError, ControllerError, ElectLeaderError, ElectionType, Event,
+    ReassignmentError, Request, Settings, Totals, WantedReplicas,
 };
 use barnabas_core::ids::{BrokerEpoch, BrokerId, ControllerEpoch, TopicPartition};
-use barnabas_core::znodes::BrokerRegistration;
+use barnabas_core::znodes::{BrokerRegistration, PartitionAssignment};
 use futures::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -176,6 +178,41 @@ impl ControllerHandle {
         match self.ask(request).await {
             Some(Answer::AllocateProducerIds(result)) => result,
             _ => Err(AllocateProducerIdsError::NotController),
+        }
+    }
+
+    /// Elects leaders of partitions, or of all; for administrators.
+    pub async fn elect_leaders(
+        &self,
+        kind: ElectionType,
+        partitions: Option<BTreeSet<TopicPartition>>,
+    ) -> Result<BTreeMap<TopicPartition, Result<BrokerId, ElectLeaderError>>, ControllerError> {
+        let request = Request::ElectLeaders { kind, partitions };
+        match self.ask(request).await {
+            Some(Answer::ElectLeaders(result)) => result,
+            _ => Err(ControllerError::NotController),
+        }
+    }
+
+    /// Begins, changes and ends reassignments; the result says what began, not what is done.
+    pub async fn alter_reassignments(
+        &self,
+        wanted: WantedReplicas,
+    ) -> Result<BTreeMap<TopicPartition, Result<(), ReassignmentError>>, ControllerError> {
+        match self.ask(Request::AlterReassignments(wanted)).await {
+            Some(Answer::AlterReassignments(result)) => result,
+            _ => Err(ControllerError::NotController),
+        }
+    }
+
+    /// The reassignments under way, of all partitions or of these.
+    pub async fn list_reassignments(
+        &self,
+        partitions: Option<BTreeSet<TopicPartition>>,
+    ) -> Result<BTreeMap<TopicPartition, PartitionAssignment>, ControllerError> {
+        match self.ask(Request::ListReassignments(partitions)).await {
+            Some(Answer::ListReassignments(result)) => result,
+            _ => Err(ControllerError::NotController),
         }
     }
 

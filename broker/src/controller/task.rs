@@ -361,6 +361,8 @@ fn report(notice: &Notice) {
         | Notice::ControllerIs(_)
         | Notice::BrokersChanged { .. }
         | Notice::NewPartitions(_)
+        | Notice::Reassigning { .. }
+        | Notice::Reassigned { .. }
         | Notice::TopicsQueuedForDeletion(_)
         | Notice::TopicDeleted(_)
         | Notice::DeletionHalted { .. }
@@ -372,6 +374,7 @@ fn report(notice: &Notice) {
         | Notice::ReplicaNotMoved { .. }
         | Notice::Malformed { .. }
         | Notice::BrokerRefused { .. }
+        | Notice::NotReassigned { .. }
         | Notice::ReplicasOffline { .. } => tracing::warn!("{notice}"),
     }
 }

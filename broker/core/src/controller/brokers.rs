@@ -158,6 +158,7 @@ impl Controller {
                 target: ReplicaState::Online,
             },
             Task::BringPartitionsOnline,
+            Task::ResumeReassignmentsTo(started),
             Task::ResumeDeletionsOf(on_their_way_out),
         ]);
     }

@@ -1,13 +1,17 @@
 //! What the controller wants done.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::alter_partition::{AlterPartitionError, AlteredPartition};
 use super::event::Ticket;
+use super::leader_election::ElectLeaderError;
 use super::notice::Notice;
+use super::reassignment::ReassignmentError;
 use crate::control::{ControlRequest, LiveBroker};
 use crate::ids::{BrokerEpoch, BrokerId, TopicPartition};
+use crate::znodes::PartitionAssignment;
 
 /// Something to do. Effects are carried out in order. At most one read or write is under way at any time: the next
 /// comes only after its answer.
@@ -106,6 +110,25 @@ pub enum Answer {
     /// The partitions that the broker still leads.
     ControlledShutdown(Result<Vec<TopicPartition>, ControlledShutdownError>),
     AllocateProducerIds(Result<RangeInclusive<i64>, AllocateProducerIdsError>),
+    /// The leader of each partition that got one, or why not.
+    ElectLeaders(
+        Result<BTreeMap<TopicPartition, Result<BrokerId, ElectLeaderError>>, ControllerError>,
+    ),
+    /// Whether each reassignment began (or ended at once).
+    AlterReassignments(
+        Result<BTreeMap<TopicPartition, Result<(), ReassignmentError>>, ControllerError>,
+    ),
+    /// What is under way.
+    ListReassignments(Result<BTreeMap<TopicPartition, PartitionAssignment>, ControllerError>),
+}
+
+/// Why an administrator's request as a whole was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControllerError {
+    #[error("this broker is not the controller")]
+    NotController,
+    #[error("the controller had to give up what it was doing")]
+    Failed,
 }
 
 /// Why a controlled shutdown was refused.

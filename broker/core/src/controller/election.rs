@@ -19,6 +19,22 @@ pub enum Election {
     ControlledShutdown,
 }
 
+impl Election {
+    /// What Kafka calls the rule.
+    pub fn strategy(self) -> String {
+        match self {
+            Self::Offline { allow_unclean } => {
+                format!("OfflinePartitionLeaderElectionStrategy({allow_unclean})")
+            }
+            Self::Reassign => "ReassignPartitionLeaderElectionStrategy".to_owned(),
+            Self::Preferred => "PreferredReplicaPartitionLeaderElectionStrategy".to_owned(),
+            Self::ControlledShutdown => {
+                "ControlledShutdownPartitionLeaderElectionStrategy".to_owned()
+            }
+        }
+    }
+}
+
 /// A leader and the ISR that it begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elected {

@@ -1,9 +1,12 @@
 //! What the controller is told.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::alter_partition::AlterPartition;
 use super::effect::Timer;
+use super::leader_election::ElectionType;
+use super::reassignment::WantedReplicas;
 use crate::control::{ControlError, ControlOutcome};
 use crate::ids::{BrokerEpoch, BrokerId, ControllerEpoch, TopicName, TopicPartition};
 
@@ -118,7 +121,7 @@ pub struct ZooKeeperFailure(pub String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What brokers ask of the controller.
+/// What brokers and administrators ask of the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// A leader wants another ISR (key 56).
@@ -134,6 +137,16 @@ pub enum Request {
         broker: BrokerId,
         broker_epoch: BrokerEpoch,
     },
+    /// An administrator wants other leaders (key 43).
+    ElectLeaders {
+        kind: ElectionType,
+        /// `None` for all partitions.
+        partitions: Option<BTreeSet<TopicPartition>>,
+    },
+    /// An administrator wants other replicas (key 45).
+    AlterReassignments(WantedReplicas),
+    /// What is being reassigned (key 46), of all partitions or of these.
+    ListReassignments(Option<BTreeSet<TopicPartition>>),
 }
 
 /// What the controller needs to know of the broker's configuration.

@@ -33,6 +33,8 @@ impl Controller {
             },
             Task::StartReplicas,
             Task::StartPartitions,
+            Task::ReadReassignments,
+            Task::ResumeReassignments,
             Task::ResumeDeletions,
             Task::ReadPreferredElection,
             Task::FailoverDone,

@@ -17,11 +17,13 @@
 //! | `task` | what it is in the middle of |
 //! | `seat` | becoming controller, ceasing to be |
 //! | `failover` | what a new controller reads and says |
-//! | `brokers`, `topics`, `deletion`, `notifications`, `requests` | what it reacts to |
+//! | `brokers`, `topics`, `deletion`, `reassignment`, `leader_election`, `notifications`, `requests` | what it reacts to |
+//! | `answers` | ZooKeeper's answers, taken apart |
 //! | `partitions`, `replicas` | moving these from state to state |
 //! | `request_batch` | what the brokers are told |
 
 pub mod alter_partition;
+mod answers;
 mod brokers;
 mod cluster;
 mod deletion;
@@ -29,9 +31,11 @@ mod effect;
 pub mod election;
 mod event;
 mod failover;
+mod leader_election;
 mod notice;
 mod notifications;
 mod partitions;
+mod reassignment;
 mod replicas;
 mod request_batch;
 mod requests;
@@ -49,16 +53,20 @@ pub use alter_partition::{
     AlterPartition, AlterPartitionError, AlteredPartition, IsrProposal, IsrRefusal,
     ProposedPartition,
 };
+use answers::{found, topic_is_gone, written};
 use cluster::Cluster;
 pub use cluster::{PartitionState, ReplicaState};
 pub use effect::{
-    AllocateProducerIdsError, Answer, ControlledShutdownError, Effect, Read, Timer, Write,
+    AllocateProducerIdsError, Answer, ControlledShutdownError, ControllerError, Effect, Read,
+    Timer, Write,
 };
 pub use event::{
     Event, Found, NodeChange, NodeData, Request, Settings, Ticket, WriteError, WriteFailure,
     WriteResult, ZooKeeperFailure,
 };
+pub use leader_election::{ElectLeaderError, ElectionType};
 pub use notice::Notice;
+pub use reassignment::{ReassignmentError, WantedReplicas};
 use request_batch::RequestBatch;
 use task::{Completion, Task, Then};
 
@@ -85,6 +93,10 @@ pub struct Controller {
     asker: Option<(Ticket, Asked)>,
     /// Outcomes of the elections of the current event.
     elections: BTreeMap<TopicPartition, Result<(), String>>,
+    /// Answers to the election that somebody asked for, as far as they are known.
+    election_results: BTreeMap<TopicPartition, Result<BrokerId, ElectLeaderError>>,
+    /// What came of the reassignments of the current event.
+    reassignments: BTreeMap<TopicPartition, Result<(), ReassignmentError>>,
     /// Events that wait for the current one.
     queue: VecDeque<Event>,
     effects: Vec<Effect>,
@@ -96,6 +108,9 @@ enum Asked {
     AlterPartition,
     ControlledShutdown,
     AllocateProducerIds,
+    ElectLeaders,
+    AlterReassignments,
+    ListReassignments,
 }
 
 /// Numbers about an active controller, for metrics.
@@ -149,6 +164,8 @@ impl Controller {
             then: None,
             asker: None,
             elections: BTreeMap::new(),
+            election_results: BTreeMap::new(),
+            reassignments: BTreeMap::new(),
             queue: VecDeque::new(),
             effects: Vec::new(),
         }
@@ -225,6 +242,8 @@ impl Controller {
             } else if let Some(event) = self.queue.pop_front() {
                 self.asker = None;
                 self.elections.clear();
+                self.election_results.clear();
+                self.reassignments.clear();
                 self.begin(event);
             } else {
                 return;
@@ -372,6 +391,45 @@ impl Controller {
             Task::ReadIsrChanges => self.list_isr_changes(),
             Task::DeleteNodes(paths) => self.delete_nodes(paths),
             Task::ReadPreferredElection => self.read_preferred_election(),
+            Task::ElectOnDemand { partitions, kind } => self.elect_on_demand(partitions, kind),
+            Task::AnswerElections { partitions, kind } => self.answer_elections(partitions, kind),
+            Task::AlterReassignments(wanted) => self.alter_reassignments(wanted),
+            Task::AnswerReassignments => self.answer_reassignments(),
+            Task::ReadReassignments => self.read_reassignments(),
+            Task::DropFailedReassignments => self.drop_failed_reassignments(),
+            Task::ResumeReassignments => self.resume_reassignments(),
+            Task::ResumeReassignmentsTo(brokers) => self.resume_reassignments_to(&brokers),
+            Task::Reassign {
+                partition,
+                assignment,
+            } => self.reassign(partition, assignment),
+            Task::NoteReassignment(of) => drop(self.cluster.reassigning.insert(of)),
+            Task::WriteAssignment {
+                partition,
+                assignment,
+                sequel,
+            } => self.write_assignment(partition, &assignment, sequel),
+            Task::TakeAssignment {
+                partition,
+                assignment,
+            } => self.take_assignment(&partition, assignment),
+            Task::RemoveReplicas {
+                partition,
+                replicas,
+            } => self.remove_replicas(&partition, &replicas),
+            Task::ContinueReassignments {
+                partitions,
+                if_incomplete,
+            } => self.continue_reassignments(partitions, if_incomplete),
+            Task::RaiseLeaderEpoch { partition, sequel } => {
+                self.raise_leader_epoch(partition, sequel);
+            }
+            Task::CompleteReassignment(of) => self.complete_reassignment(of),
+            Task::MoveLeaderIntoTarget { partition, sequel } => {
+                self.move_leader_into_target(partition, sequel);
+            }
+            Task::ForgetReassignment(of) => self.forget_reassignment(of),
+            Task::DropReassignments(done) => self.read_reassignments_to_drop(done),
             Task::AlterPartitions(request) => self.alter_partitions(request),
             Task::AllocateProducerIds(broker) => self.read_producer_ids(broker),
             Task::AnswerControlledShutdown(broker) => self.answer_controlled_shutdown(broker),
@@ -448,6 +506,27 @@ impl Controller {
             Then::IsrChangesListed => self.isr_changes_listed(&found(completion)?),
             Then::IsrChangesRead(paths) => self.isr_changes_read(paths, &found(completion)?),
             Then::PreferredElectionRead => self.preferred_election_read(&found(completion)?),
+            Then::ReassignmentsRead => self.reassignments_read(&found(completion)?),
+            Then::ReassignmentsToDropRead(done) => {
+                self.drop_reassignments(&done, &found(completion)?);
+            }
+            Then::ReassignmentStatesRead {
+                partitions,
+                if_incomplete,
+            } => self.reassignment_states_read(partitions, if_incomplete, &found(completion)?),
+            Then::AssignmentWritten { partition, sequel } => {
+                self.assignment_written(partition, sequel, &written(completion)?);
+            }
+            Then::LeaderEpochRead { partition, sequel } => {
+                self.leader_epoch_read(partition, sequel, &found(completion)?);
+            }
+            Then::LeaderEpochRaised {
+                partition,
+                leadership,
+                sequel,
+            } => {
+                self.leader_epoch_raised(partition, leadership, sequel, &written(completion)?);
+            }
             Then::IsrProposalsWritten { answers, writes } => {
                 self.isr_proposals_written(answers, writes, written(completion)?);
             }
@@ -509,82 +588,5 @@ impl Controller {
         });
         let led: Vec<_> = led.map(|(of, _)| of).collect();
         self.send_metadata(Some(to), &led);
-    }
-}
-
-impl Completion {
-    fn outcome(self) -> Result<(), Failure> {
-        match self {
-            Self::Read(result) => drop(result?),
-            Self::Write(result) => drop(result?),
-        }
-        Ok(())
-    }
-}
-
-fn found(completion: Completion) -> Result<Vec<Found>, Failure> {
-    match completion {
-        Completion::Read(result) => Ok(result?),
-        Completion::Write(_) => Err(Failure::Other("a write answered a read".to_owned())),
-    }
-}
-
-fn written(completion: Completion) -> Result<Vec<WriteResult>, Failure> {
-    match completion {
-        Completion::Write(result) => Ok(result?),
-        Completion::Read(_) => Err(Failure::Other("a read answered a write".to_owned())),
-    }
-}
-
-/// Whether all deletes did what they should; a node that was gone already is as good.
-fn topic_is_gone(results: &[WriteResult]) -> Result<(), Failure> {
-    let failed = results.iter().find_map(|result| match result {
-        Ok(_) | Err(WriteError::NoNode) => None,
-        Err(error) => Some(error),
-    });
-    failed.map_or(Ok(()), |error| Err(Failure::Other(error.to_string())))
-}
-
-impl Found {
-    fn data(&self) -> Option<&NodeData> {
-        match self {
-            Self::Data(data) => data.as_ref(),
-            Self::Exists(_) | Self::Children(_) => None,
-        }
-    }
-
-    fn children(&self) -> &[String] {
-        match self {
-            Self::Children(names) => names,
-            Self::Data(_) | Self::Exists(_) => &[],
-        }
-    }
-}
-
-impl Read {
-    fn data(path: String) -> Self {
-        Self::Data { path, watch: false }
-    }
-
-    fn watched_data(path: String) -> Self {
-        Self::Data { path, watch: true }
-    }
-
-    fn watched_exists(path: impl Into<String>) -> Self {
-        Self::Exists {
-            path: path.into(),
-            watch: true,
-        }
-    }
-
-    fn children(path: String) -> Self {
-        Self::Children { path, watch: false }
-    }
-
-    fn watched_children(path: impl Into<String>) -> Self {
-        Self::Children {
-            path: path.into(),
-            watch: true,
-        }
     }
 }

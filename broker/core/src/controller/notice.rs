@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::cluster::{PartitionState, ReplicaState};
 use crate::ids::{BrokerEpoch, BrokerId, ControllerEpoch, TopicName, TopicPartition};
+use crate::znodes::PartitionAssignment;
 
 /// Something that a person may want to read later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,19 @@ pub enum Notice {
         leader: i32,
         leader_epoch: i32,
         isr: Vec<BrokerId>,
+    },
+    Reassigning {
+        partition: TopicPartition,
+        from: Vec<BrokerId>,
+        to: PartitionAssignment,
+    },
+    Reassigned {
+        partition: TopicPartition,
+        replicas: Vec<BrokerId>,
+    },
+    NotReassigned {
+        partition: TopicPartition,
+        reason: String,
     },
     TopicsQueuedForDeletion(Vec<TopicName>),
     TopicDeleted(TopicName),
@@ -156,6 +170,25 @@ impl fmt::Display for Notice {
                 "{partition} has leader {leader} in epoch {leader_epoch}, ISR [{}]",
                 List(isr)
             ),
+            Self::Reassigning {
+                partition,
+                from,
+                to,
+            } => write!(
+                f,
+                "{partition} moves from [{}] to [{}], adding [{}], removing [{}]",
+                List(from),
+                List(&to.target_replicas()),
+                List(&to.adding_replicas),
+                List(&to.removing_replicas)
+            ),
+            Self::Reassigned {
+                partition,
+                replicas,
+            } => write!(f, "{partition} has moved to [{}]", List(replicas)),
+            Self::NotReassigned { partition, reason } => {
+                write!(f, "{partition} is not reassigned: {reason}")
+            }
             Self::TopicsQueuedForDeletion(topics) => {
                 write!(f, "topics to be deleted: {}", List(topics))
             }

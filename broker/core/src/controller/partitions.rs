@@ -268,7 +268,9 @@ impl Controller {
         for (of, current) in states {
             let Some((elected, receivers)) = self.find_leader(&of, &current, election, unclean)
             else {
-                let reason = format!("no replica may lead it by the rule {election:?}");
+                let strategy = election.strategy();
+                let reason =
+                    format!("Failed to elect leader for partition {of} under strategy {strategy}");
                 self.partition_not_moved(of, PartitionState::Online, reason);
                 continue;
             };

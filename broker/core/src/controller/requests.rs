@@ -8,11 +8,12 @@ use super::cluster::ReplicaState;
 use super::election::Election;
 use super::event::{Found, Request, Ticket, WriteError, WriteResult};
 use super::partitions::state_write;
+use super::reassignment::IfIncomplete;
 use super::request_batch::Stop;
 use super::task::{PartitionTarget, Task, Then};
 use super::{
-    AllocateProducerIdsError, Answer, Asked, ControlledShutdownError, Controller, Effect, Failure,
-    Notice, Read, Write,
+    AllocateProducerIdsError, Answer, Asked, ControlledShutdownError, Controller, ControllerError,
+    Effect, Failure, Notice, Read, Write,
 };
 use crate::control::Leadership;
 use crate::ids::{BrokerEpoch, BrokerId, TopicPartition};
@@ -62,11 +63,23 @@ impl Controller {
                     None => self.tasks.push(Task::AllocateProducerIds(broker)),
                 }
             }
+            Request::ElectLeaders { kind, partitions } => {
+                self.asker = Some((ticket, Asked::ElectLeaders));
+                self.tasks.push(Task::ElectOnDemand { partitions, kind });
+            }
+            Request::AlterReassignments(wanted) => {
+                self.asker = Some((ticket, Asked::AlterReassignments));
+                self.tasks.push(Task::AlterReassignments(wanted));
+            }
+            Request::ListReassignments(wanted) => {
+                self.asker = Some((ticket, Asked::ListReassignments));
+                self.list_reassignments(wanted);
+            }
         }
     }
 
     /// Answers who asked for the current event.
-    fn answer(&mut self, answer: Answer) {
+    pub(super) fn answer(&mut self, answer: Answer) {
         if let Some((ticket, _)) = self.asker.take() {
             self.effects.push(Effect::Answer { ticket, answer });
         }
@@ -78,6 +91,9 @@ impl Controller {
             Request::AlterPartition(_) => Asked::AlterPartition,
             Request::ControlledShutdown { .. } => Asked::ControlledShutdown,
             Request::AllocateProducerIds { .. } => Asked::AllocateProducerIds,
+            Request::ElectLeaders { .. } => Asked::ElectLeaders,
+            Request::AlterReassignments(_) => Asked::AlterReassignments,
+            Request::ListReassignments(_) => Asked::ListReassignments,
         };
         self.asker = Some((ticket, asked));
         self.refuse_asker(&Failure::ControllerMoved);
@@ -89,7 +105,15 @@ impl Controller {
             return;
         };
         let moved = *failure == Failure::ControllerMoved;
+        let error = if moved {
+            ControllerError::NotController
+        } else {
+            ControllerError::Failed
+        };
         let answer = match (asked, moved) {
+            (Asked::ElectLeaders, _) => Answer::ElectLeaders(Err(error)),
+            (Asked::AlterReassignments, _) => Answer::AlterReassignments(Err(error)),
+            (Asked::ListReassignments, _) => Answer::ListReassignments(Err(error)),
             (Asked::AlterPartition, true) => {
                 Answer::AlterPartition(Err(AlterPartitionError::NotController))
             }
@@ -173,12 +197,16 @@ impl Controller {
     ) {
         let mut changed = Vec::new();
         let mut unknown = Vec::new();
+        let mut reassigning = Vec::new();
         for ((index, of, mut leadership), result) in writes.into_iter().zip(results) {
             let result = match result {
                 Ok(version) => {
                     leadership.partition_epoch = version;
                     if let Some(partition) = self.cluster.partition_mut(&of) {
                         partition.leadership = Some(leadership.clone());
+                    }
+                    if self.cluster.reassigning.contains(&of) {
+                        reassigning.push(of.clone());
                     }
                     Ok(leadership)
                 }
@@ -194,10 +222,17 @@ impl Controller {
             changed.push(of);
         }
         self.answer(Answer::AlterPartition(Ok(answers)));
-        self.tasks.push(Task::SendMetadata {
-            to: None,
-            partitions: changed,
-        });
+        self.push([
+            Task::SendMetadata {
+                to: None,
+                partitions: changed,
+            },
+            // A follower that caught up may be the last one that a reassignment waited for.
+            Task::ContinueReassignments {
+                partitions: reassigning,
+                if_incomplete: IfIncomplete::Wait,
+            },
+        ]);
         if !unknown.is_empty() {
             // Somebody else wrote these states: know them before the next proposal comes.
             let reads = super::failover::state_reads(&unknown);

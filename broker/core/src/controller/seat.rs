@@ -6,7 +6,7 @@ use super::{Controller, Effect, Failure, Notice, Read, Write};
 use crate::ids::{BrokerId, ControllerEpoch};
 use crate::znodes::{
     BrokerRegistration, ControllerEpochZnode, ControllerSeat, DeletionMarker, IsrChange,
-    LogDirEvent, PreferredElection, TopicAssignment,
+    LogDirEvent, PreferredElection, Reassignment, TopicAssignment,
 };
 
 impl Controller {
@@ -41,10 +41,12 @@ impl Controller {
                     topic.map(|topic| Task::ReadTopic(topic.into()))
                 }
             }
-            NodeChange::Created if path == PreferredElection::PATH => {
-                Some(Task::ReadPreferredElection)
-            }
-            NodeChange::Created | NodeChange::Deleted => None,
+            // Those that go need a watch again; whether they come is known only with one.
+            NodeChange::Created | NodeChange::Deleted => match path {
+                PreferredElection::PATH => Some(Task::ReadPreferredElection),
+                Reassignment::PATH => Some(Task::ReadReassignments),
+                _ => None,
+            },
         };
         self.tasks.extend(task);
     }

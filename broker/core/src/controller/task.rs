@@ -6,14 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ElectionType;
 use super::alter_partition::{AlterPartition, AlteredPartition};
 use super::cluster::{PartitionState, RegisteredBroker, Replica, ReplicaState};
 use super::election::Election;
 use super::event::{Found, WriteFailure, WriteResult, ZooKeeperFailure};
+use super::reassignment::{Done, IfIncomplete, WantedReplicas};
 use super::request_batch::RequestBatch;
 use crate::control::Leadership;
 use crate::ids::{BrokerId, ControllerEpoch, TopicName, TopicPartition};
-use crate::znodes::{ProducerIdBlock, TopicAssignment};
+use crate::znodes::{PartitionAssignment, ProducerIdBlock, TopicAssignment};
 
 /// Where partitions are to be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,56 @@ pub(super) enum Task {
     ReadIsrChanges,
     DeleteNodes(Vec<String>),
     ReadPreferredElection,
+    /// Elect leaders for those partitions that an administrator named and that need it.
+    ElectOnDemand {
+        partitions: Option<BTreeSet<TopicPartition>>,
+        kind: ElectionType,
+    },
+    AnswerElections {
+        partitions: Vec<TopicPartition>,
+        kind: ElectionType,
+    },
+    AlterReassignments(WantedReplicas),
+    AnswerReassignments,
+    ReadReassignments,
+    DropFailedReassignments,
+    ResumeReassignments,
+    ResumeReassignmentsTo(BTreeSet<BrokerId>),
+    Reassign {
+        partition: TopicPartition,
+        assignment: PartitionAssignment,
+    },
+    NoteReassignment(TopicPartition),
+    /// Write it, then go on with the sequel.
+    WriteAssignment {
+        partition: TopicPartition,
+        assignment: PartitionAssignment,
+        sequel: Vec<Task>,
+    },
+    TakeAssignment {
+        partition: TopicPartition,
+        assignment: PartitionAssignment,
+    },
+    /// Stop and delete replicas without topic deletion.
+    RemoveReplicas {
+        partition: TopicPartition,
+        replicas: Vec<BrokerId>,
+    },
+    ContinueReassignments {
+        partitions: Vec<TopicPartition>,
+        if_incomplete: IfIncomplete,
+    },
+    RaiseLeaderEpoch {
+        partition: TopicPartition,
+        sequel: Vec<Task>,
+    },
+    CompleteReassignment(TopicPartition),
+    MoveLeaderIntoTarget {
+        partition: TopicPartition,
+        sequel: Vec<Task>,
+    },
+    ForgetReassignment(TopicPartition),
+    DropReassignments(Done),
     AlterPartitions(AlterPartition),
     AllocateProducerIds(BrokerId),
     AnswerControlledShutdown(BrokerId),
@@ -208,6 +260,25 @@ pub(super) enum Then {
     IsrChangesListed,
     IsrChangesRead(Vec<String>),
     PreferredElectionRead,
+    ReassignmentsRead,
+    ReassignmentsToDropRead(Done),
+    ReassignmentStatesRead {
+        partitions: Vec<TopicPartition>,
+        if_incomplete: IfIncomplete,
+    },
+    AssignmentWritten {
+        partition: TopicPartition,
+        sequel: Vec<Task>,
+    },
+    LeaderEpochRead {
+        partition: TopicPartition,
+        sequel: Vec<Task>,
+    },
+    LeaderEpochRaised {
+        partition: TopicPartition,
+        leadership: Leadership,
+        sequel: Vec<Task>,
+    },
     IsrProposalsWritten {
         answers: Vec<AlteredPartition>,
         writes: Vec<(usize, TopicPartition, Leadership)>,

@@ -37,6 +37,20 @@ impl PartitionAssignment {
         without(&self.replicas, &self.adding_replicas)
     }
 
+    /// The assignment on the way to `target`, whatever is under way now: the target replicas, then those that it had
+    /// before (Kafka's `ReplicaAssignment.reassignTo`).
+    #[must_use]
+    pub fn reassigned_to(&self, target: &[BrokerId]) -> Self {
+        let origin = self.origin_replicas();
+        let mut replicas = target.to_vec();
+        replicas.extend(without(&origin, target));
+        Self {
+            adding_replicas: without(&replicas, &origin),
+            removing_replicas: without(&replicas, target),
+            replicas,
+        }
+    }
+
     /// What the partition will have when the reassignment is done.
     pub fn target_replicas(&self) -> Vec<BrokerId> {
         without(&self.replicas, &self.removing_replicas)

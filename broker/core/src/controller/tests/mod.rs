@@ -6,5 +6,7 @@
 )]
 
 mod one_broker;
+mod reassignment;
+mod recorded;
 mod three_brokers;
 mod world;

@@ -42,6 +42,7 @@ fn the_first_start_elects_and_makes_the_feature_node() {
           open channel to 20 (epoch 18)
           read /admin/delete_topics/* (watch)
           20 <- UpdateMetadata brokers [20] 
+          read /admin/reassign_partitions? (watch), /admin/reassign_partitions
           read /admin/preferred_replica_election? (watch), /admin/preferred_replica_election
           start timer AutoRebalance in 5s
         > /controller Created
@@ -181,6 +182,7 @@ fn what_is_left_by_hand_is_cleaned_up() {
               delete /admin/preferred_replica_election
           read /admin/preferred_replica_election? (watch), /admin/preferred_replica_election
         > /admin/preferred_replica_election Deleted
+          read /admin/preferred_replica_election? (watch), /admin/preferred_replica_election
     "#]],
     );
     world
@@ -257,6 +259,7 @@ fn a_deleted_seat_is_taken_again() {
           20 <- UpdateMetadata brokers [20] 
           20 <- LeaderAndIsr t-0 leader 20 epoch 0 isr [20] v0
           20 <- UpdateMetadata brokers [20] t-0 leader 20
+          read /admin/reassign_partitions? (watch), /admin/reassign_partitions
           read /admin/preferred_replica_election? (watch), /admin/preferred_replica_election
           start timer AutoRebalance in 5s
         > /controller Created

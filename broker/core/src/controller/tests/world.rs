@@ -11,14 +11,14 @@ use crate::control::{
     SecurityProtocol, StopReplica, UpdateMetadata,
 };
 use crate::controller::{
-    Controller, Effect, Event, Found, NodeChange, NodeData, Read, Request, Settings, Ticket, Write,
-    WriteError, WriteFailure, WriteResult,
+    Answer, Controller, Effect, Event, Found, NodeChange, NodeData, Read, Request, Settings,
+    Ticket, Write, WriteError, WriteFailure, WriteResult,
 };
 use crate::ids::{BrokerId, TopicPartition};
 use crate::time::Now;
 use crate::znodes::{
-    BASE_PATHS, BrokerRegistration, ControllerEpochZnode, PartitionAssignment, PartitionState,
-    TopicAssignment,
+    BASE_PATHS, BrokerRegistration, ControllerEpochZnode, ControllerSeat, PartitionAssignment,
+    PartitionState, TopicAssignment,
 };
 
 #[derive(Clone, Debug)]
@@ -42,6 +42,9 @@ pub(super) struct World {
     /// Before the next fenced write, somebody else changes this node.
     pub(super) interfere_with: Option<String>,
     transcript: String,
+    /// Everything that brokers were told, in order.
+    pub(super) sent: Vec<(BrokerId, ControlRequest)>,
+    pub(super) answers: Vec<Answer>,
 }
 
 pub(super) fn settings(broker_id: i32) -> Settings {
@@ -97,6 +100,8 @@ impl World {
             failed_logs: BTreeSet::new(),
             interfere_with: None,
             transcript: String::new(),
+            sent: Vec::new(),
+            answers: Vec::new(),
         };
         for path in BASE_PATHS {
             let parts: Vec<&str> = path.split('/').skip(1).collect();
@@ -260,6 +265,26 @@ impl World {
         self.fire(parent, NodeChange::ChildrenChanged);
     }
 
+    /// Data and data version of a node.
+    pub(super) fn node(&self, path: &str) -> Option<(&[u8], i32)> {
+        let node = self.nodes.get(path)?;
+        Some((&node.data, node.version))
+    }
+
+    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.nodes.keys().map(String::as_str)
+    }
+
+    /// The controller's broker is gone with its session; another one takes part from now on.
+    pub(super) fn replace_controller(&mut self, settings: Settings) {
+        self.data_watches.clear();
+        self.child_watches.clear();
+        self.events.clear();
+        let random = Box::new(Counter(1));
+        self.controller = Controller::new(settings, random);
+        let _ = self.delete(ControllerSeat::PATH);
+    }
+
     /// Ends the session of the controller's broker.
     pub(super) fn expire(&mut self) -> String {
         self.data_watches.clear();
@@ -348,13 +373,16 @@ impl World {
                 };
                 self.events.push_front(Event::WriteCompleted(result));
             }
-            Effect::Send { to, request } => self.obey(to, &request),
+            Effect::Send { to, request } => {
+                self.obey(to, &request);
+                self.sent.push((to, request));
+            }
+            Effect::Answer { answer, .. } => self.answers.push(answer),
             Effect::OpenChannel { .. }
             | Effect::MoveChannel { .. }
             | Effect::CloseChannel { .. }
             | Effect::StartTimer { .. }
             | Effect::StopTimers
-            | Effect::Answer { .. }
             | Effect::Report(_) => {}
         }
     }
@@ -485,6 +513,16 @@ fn say_event(event: &Event) -> String {
             Request::AllocateProducerIds { broker, .. } => {
                 format!("AllocateProducerIds for {broker}")
             }
+            Request::ElectLeaders { kind, .. } => format!("ElectLeaders {kind:?}"),
+            Request::AlterReassignments(wanted) => {
+                let wanted = wanted.iter().map(|(of, target)| match target {
+                    Some(target) => format!("{of} to {}", ids(target)),
+                    None => format!("{of} back"),
+                });
+                let wanted: Vec<_> = wanted.collect();
+                format!("AlterReassignments {}", wanted.join(" "))
+            }
+            Request::ListReassignments(_) => "ListReassignments".to_owned(),
         },
         event => format!("{event:?}"),
     }

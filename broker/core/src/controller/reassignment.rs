@@ -1,0 +1,610 @@
+//! Moving partitions to other brokers (KIP-455; `onPartitionReassignment` of Kafka's controller).
+//!
+//! What a reassignment is about is all in the topic's znode: the full list of replicas, those that are being added and
+//! those that will go. So it can be taken up by another controller at any point.
+//!
+//! First the replicas are extended: the leader gets a new epoch with the new list, and those that are added begin to
+//! follow. Once all target replicas are in sync, the leadership moves to one of them if it has to, the others are
+//! stopped and deleted, and the list becomes what was asked for. A reassignment over one that is under way starts
+//! from the replicas that the partition had before; cancelling is a reassignment to just these.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cluster::ReplicaState;
+use super::election::Election;
+use super::event::{Found, WriteError, WriteResult};
+use super::failover::state_reads;
+use super::partitions::state_write;
+use super::request_batch::Novelty;
+use super::task::{PartitionTarget, Task, Then};
+use super::{Answer, Controller, Event, NodeChange, Notice, Read, Write};
+use crate::control::Leadership;
+use crate::ids::{BrokerId, TopicPartition};
+use crate::znodes::{PartitionAssignment, Reassignment, TopicAssignment};
+
+/// What is wanted of some partitions: new replicas, or (without them) an end to what is under way.
+pub type WantedReplicas = BTreeMap<TopicPartition, Option<Vec<BrokerId>>>;
+
+/// Why the replicas of a partition are not being changed. The text is Kafka's own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReassignmentError {
+    #[error("Empty replica list specified in partition reassignment.")]
+    NoReplicas,
+    #[error("Duplicate replica ids in partition reassignment replica list: ArrayBuffer({})", list(.0))]
+    DuplicateReplicas(Vec<BrokerId>),
+    #[error("Invalid broker id in replica list: ArrayBuffer({})", list(.0))]
+    NegativeBrokerId(Vec<BrokerId>),
+    #[error(
+        "Replica assignment has brokers that are not alive. Replica list: ArrayBuffer({}), live broker list: Set({})",
+        list(.adding), list(.live)
+    )]
+    BrokersNotAlive {
+        adding: Vec<BrokerId>,
+        live: Vec<BrokerId>,
+    },
+    #[error("No partition reassignment is in progress.")]
+    NotInProgress,
+    #[error("The partition does not exist.")]
+    UnknownTopicOrPartition,
+    #[error("The server experienced an unexpected error when processing the request.")]
+    Failed,
+}
+
+fn list(ids: &[BrokerId]) -> String {
+    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    ids.join(", ")
+}
+
+/// Which entries of `/admin/reassign_partitions` are done with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// Overridden, or impossible.
+    Partitions(BTreeSet<TopicPartition>),
+    /// Carried out.
+    Reached(TopicPartition, Vec<BrokerId>),
+}
+
+impl Done {
+    fn covers(&self, of: &TopicPartition, replicas: &[BrokerId]) -> bool {
+        match self {
+            Self::Partitions(partitions) => partitions.contains(of),
+            Self::Reached(reached, target) => reached == of && target == replicas,
+        }
+    }
+}
+
+/// What to do with partitions that have target replicas outside their ISR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IfIncomplete {
+    /// Tell the replicas to begin.
+    Begin,
+    Wait,
+}
+
+/// What is wrong with wanted replicas in themselves or with the brokers that would get one.
+fn check(
+    current: &PartitionAssignment,
+    target: &[BrokerId],
+    live: &[BrokerId],
+) -> Result<(), ReassignmentError> {
+    if target.is_empty() {
+        return Err(ReassignmentError::NoReplicas);
+    }
+    let distinct: BTreeSet<_> = target.iter().collect();
+    if distinct.len() != target.len() {
+        return Err(ReassignmentError::DuplicateReplicas(target.to_vec()));
+    }
+    if target.iter().any(|id| id.0 < 0) {
+        return Err(ReassignmentError::NegativeBrokerId(target.to_vec()));
+    }
+    let adding = current.reassigned_to(target).adding_replicas;
+    if adding.iter().any(|id| !live.contains(id)) {
+        let live = live.to_vec();
+        return Err(ReassignmentError::BrokersNotAlive { adding, live });
+    }
+    Ok(())
+}
+
+impl Controller {
+    /// Starts, changes and cancels reassignments on behalf of an administrator.
+    pub(super) fn alter_reassignments(&mut self, wanted: WantedReplicas) {
+        let live: Vec<BrokerId> = self.cluster.registered_ids();
+        let live: Vec<_> = live
+            .into_iter()
+            .filter(|id| self.cluster.is_live(*id))
+            .collect();
+        let none = PartitionAssignment::default();
+        let mut tasks = Vec::with_capacity(wanted.len() + 2);
+        let mut overridden = BTreeSet::new();
+        for (of, target) in wanted {
+            let known = self.cluster.partition(&of);
+            let current = known.map_or(&none, |known| &known.assignment);
+            let next = match target {
+                Some(target) => {
+                    check(current, &target, &live).map(|()| current.reassigned_to(&target))
+                }
+                None if current.is_being_reassigned() => {
+                    Ok(current.reassigned_to(&current.origin_replicas()))
+                }
+                None => Err(ReassignmentError::NotInProgress),
+            };
+            match next {
+                Ok(assignment) => {
+                    overridden.insert(of.clone());
+                    tasks.extend(self.accept(of, assignment));
+                }
+                Err(error) => drop(self.reassignments.insert(of, Err(error))),
+            }
+        }
+        if !overridden.is_empty() {
+            // The latest order counts, whether it came through ZooKeeper or not.
+            tasks.insert(0, Task::DropReassignments(Done::Partitions(overridden)));
+        }
+        tasks.push(Task::AnswerReassignments);
+        self.push(tasks);
+    }
+
+    pub(super) fn answer_reassignments(&mut self) {
+        let results = std::mem::take(&mut self.reassignments);
+        self.answer(Answer::AlterReassignments(Ok(results)));
+    }
+
+    /// The reassignments that are under way, of all partitions or of these.
+    pub(super) fn list_reassignments(&mut self, wanted: Option<BTreeSet<TopicPartition>>) {
+        let listed = match &wanted {
+            Some(partitions) => partitions,
+            None => &self.cluster.reassigning,
+        };
+        let found = listed.iter().filter_map(|of| {
+            let assignment = &self.cluster.partition(of)?.assignment;
+            let is_under_way = assignment.is_being_reassigned();
+            is_under_way.then(|| (of.clone(), assignment.clone()))
+        });
+        let found = found.collect();
+        self.answer(Answer::ListReassignments(Ok(found)));
+    }
+
+    /// What tools older than KIP-455 want; read with a watch.
+    pub(super) fn read_reassignments(&mut self) {
+        let path = Reassignment::PATH;
+        let reads = vec![Read::watched_exists(path), Read::data(path.to_owned())];
+        self.read(reads, Then::ReassignmentsRead);
+    }
+
+    pub(super) fn reassignments_read(&mut self, found: &[Found]) {
+        let Some(node) = found.get(1).and_then(Found::data) else {
+            return;
+        };
+        let wanted = match Reassignment::decode(&node.data) {
+            Ok(wanted) => wanted.partitions,
+            Err(error) => return self.malformed(Reassignment::PATH.to_owned(), &error),
+        };
+        let none = PartitionAssignment::default();
+        let mut tasks = Vec::with_capacity(wanted.len() + 1);
+        for (of, target) in wanted {
+            let known = self.cluster.partition(&of);
+            let current = known.map_or(&none, |known| &known.assignment);
+            let assignment = current.reassigned_to(&target);
+            tasks.extend(self.accept(of, assignment));
+        }
+        tasks.push(Task::DropFailedReassignments);
+        self.push(tasks);
+    }
+
+    /// The first step of a new reassignment, unless there is no such partition.
+    fn accept(&mut self, of: TopicPartition, assignment: PartitionAssignment) -> Option<Task> {
+        let known = self.cluster.partition(&of);
+        let exists = known.is_some_and(|known| !known.assignment.replicas.is_empty());
+        if exists && !self.cluster.is_queued_for_deletion(&of.topic) {
+            let partition = of;
+            return Some(Task::Reassign {
+                partition,
+                assignment,
+            });
+        }
+        self.reassignment_failed(of, ReassignmentError::UnknownTopicOrPartition);
+        None
+    }
+
+    pub(super) fn drop_failed_reassignments(&mut self) {
+        let failed = self.reassignments.iter();
+        let failed = failed.filter(|(_, result)| result.is_err());
+        let failed: BTreeSet<_> = failed.map(|(of, _)| of.clone()).collect();
+        if !failed.is_empty() {
+            let done = Done::Partitions(failed);
+            self.tasks.push(Task::DropReassignments(done));
+        }
+    }
+
+    /// Takes up what an earlier controller left, except what was taken up in this event already.
+    pub(super) fn resume_reassignments(&mut self) {
+        let begun = |of: &&TopicPartition| !matches!(self.reassignments.get(*of), Some(Ok(())));
+        let left: Vec<_> = self.cluster.reassigning.iter().filter(begun).collect();
+        self.reassign_again(left.into_iter().cloned().collect());
+    }
+
+    /// Takes up those that wait for one of these brokers.
+    pub(super) fn resume_reassignments_to(&mut self, brokers: &BTreeSet<BrokerId>) {
+        let waiting = self.cluster.reassigning.iter().filter(|of| {
+            let assignment = self.cluster.partition(of).map(|known| &known.assignment);
+            let mut target = assignment.into_iter().flat_map(|of| of.target_replicas());
+            target.any(|id| brokers.contains(&id))
+        });
+        self.reassign_again(waiting.cloned().collect());
+    }
+
+    fn reassign_again(&mut self, partitions: Vec<TopicPartition>) {
+        let tasks = partitions.into_iter().filter_map(|of| {
+            let assignment = self.cluster.partition(&of)?.assignment.clone();
+            Some(Task::Reassign {
+                partition: of,
+                assignment,
+            })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        self.push(tasks);
+    }
+
+    /// Makes `assignment` the one that a partition is on the way to.
+    pub(super) fn reassign(&mut self, of: TopicPartition, assignment: PartitionAssignment) {
+        let Some(known) = self.cluster.partition(&of) else {
+            return;
+        };
+        let current = known.assignment.clone();
+        self.halt_deletions(
+            vec![of.topic.clone()],
+            "its partitions are being reassigned",
+        );
+        self.reassignments.insert(of.clone(), Ok(()));
+        let go_on = Task::ContinueReassignments {
+            partitions: vec![of.clone()],
+            if_incomplete: IfIncomplete::Begin,
+        };
+        if current == assignment {
+            self.cluster.reassigning.insert(of);
+            self.tasks.push(go_on);
+            return;
+        }
+        self.report(Notice::Reassigning {
+            partition: of.clone(),
+            from: current.replicas.clone(),
+            to: assignment.clone(),
+        });
+        // Replicas that an earlier reassignment was adding may not be needed any more.
+        let unneeded = without(&current.replicas, &assignment.replicas);
+        let sequel = vec![
+            Task::TakeAssignment {
+                partition: of.clone(),
+                assignment: assignment.clone(),
+            },
+            Task::RemoveReplicas {
+                partition: of.clone(),
+                replicas: unneeded,
+            },
+            Task::NoteReassignment(of.clone()),
+            go_on,
+        ];
+        self.tasks.push(Task::WriteAssignment {
+            partition: of,
+            assignment,
+            sequel,
+        });
+    }
+
+    fn reassignment_failed(&mut self, partition: TopicPartition, error: ReassignmentError) {
+        self.report(Notice::NotReassigned {
+            partition: partition.clone(),
+            reason: error.to_string(),
+        });
+        self.reassignments.insert(partition, Err(error));
+    }
+
+    /// The topic's znode with another assignment of one partition; then the sequel, unless that fails.
+    pub(super) fn write_assignment(
+        &mut self,
+        partition: TopicPartition,
+        assignment: &PartitionAssignment,
+        sequel: Vec<Task>,
+    ) {
+        let Some(topic) = self.cluster.topics.get(&partition.topic) else {
+            return;
+        };
+        let partitions = topic.partitions.iter();
+        let mut node = TopicAssignment {
+            topic_id: topic.id,
+            partitions: partitions
+                .map(|(number, known)| (*number, known.assignment.clone()))
+                .collect(),
+        };
+        node.partitions
+            .insert(partition.partition, assignment.clone());
+        let set = Write::Set {
+            path: TopicAssignment::path(&partition.topic),
+            data: node.encode(),
+            version: None,
+        };
+        self.write_fenced(vec![set], Then::AssignmentWritten { partition, sequel });
+    }
+
+    pub(super) fn assignment_written(
+        &mut self,
+        partition: TopicPartition,
+        sequel: Vec<Task>,
+        results: &[WriteResult],
+    ) {
+        match results.first() {
+            Some(Ok(_)) => self.push(sequel),
+            Some(Err(_)) | None => self.reassignment_failed(partition, ReassignmentError::Failed),
+        }
+    }
+
+    pub(super) fn take_assignment(&mut self, of: &TopicPartition, assignment: PartitionAssignment) {
+        if let Some(partition) = self.cluster.partition_mut(of) {
+            partition.assignment = assignment;
+        }
+    }
+
+    /// Stops replicas that are no longer wanted, and deletes them. Nobody waits for their answer.
+    pub(super) fn remove_replicas(&mut self, of: &TopicPartition, replicas: &[BrokerId]) {
+        if replicas.is_empty() {
+            return;
+        }
+        let replicas = replicas.iter().map(|id| (of.clone(), *id));
+        let replicas: Vec<_> = replicas.collect();
+        let steps = [
+            ReplicaState::Offline,
+            ReplicaState::DeletionStarted,
+            ReplicaState::DeletionSuccessful,
+            ReplicaState::NonExistent,
+        ];
+        self.push(steps.map(|target| Task::MoveReplicas {
+            replicas: replicas.clone(),
+            target,
+        }));
+    }
+
+    /// Sees which of these have all their target replicas in sync.
+    pub(super) fn continue_reassignments(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        if_incomplete: IfIncomplete,
+    ) {
+        let (unchanged, moving): (Vec<_>, Vec<_>) = partitions
+            .into_iter()
+            .filter(|of| self.cluster.reassigning.contains(of))
+            .partition(|of| {
+                let known = self.cluster.partition(of);
+                known.is_none_or(|known| !known.assignment.is_being_reassigned())
+            });
+        self.push(unchanged.into_iter().map(Task::CompleteReassignment));
+        if !moving.is_empty() {
+            let reads = state_reads(&moving);
+            let then = Then::ReassignmentStatesRead {
+                partitions: moving,
+                if_incomplete,
+            };
+            self.read(reads, then);
+        }
+    }
+
+    pub(super) fn reassignment_states_read(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        if_incomplete: IfIncomplete,
+        found: &[Found],
+    ) {
+        let mut tasks = Vec::new();
+        for (of, found) in partitions.into_iter().zip(found) {
+            let state = self.decode_state(&of, found.data());
+            let Some(partition) = self.cluster.partition(&of) else {
+                continue;
+            };
+            let assignment = &partition.assignment;
+            let mut target = assignment.target_replicas().into_iter();
+            if state.is_some_and(|state| target.all(|id| state.isr.contains(&id))) {
+                tasks.push(Task::CompleteReassignment(of));
+                continue;
+            }
+            if if_incomplete == IfIncomplete::Wait {
+                continue;
+            }
+            let adding = assignment.adding_replicas.iter();
+            let begin = adding.map(|id| Task::MoveReplicas {
+                replicas: vec![(of.clone(), *id)],
+                target: ReplicaState::New,
+            });
+            let sequel = begin.collect();
+            tasks.push(Task::RaiseLeaderEpoch {
+                partition: of,
+                sequel,
+            });
+        }
+        self.push(tasks);
+    }
+
+    /// A new leader epoch for the same leader, so that it and its followers take up a new list of replicas; then the
+    /// sequel, unless that fails.
+    pub(super) fn raise_leader_epoch(&mut self, partition: TopicPartition, sequel: Vec<Task>) {
+        let reads = state_reads(std::slice::from_ref(&partition));
+        self.read(reads, Then::LeaderEpochRead { partition, sequel });
+    }
+
+    pub(super) fn leader_epoch_read(
+        &mut self,
+        partition: TopicPartition,
+        sequel: Vec<Task>,
+        found: &[Found],
+    ) {
+        let state = self.decode_state(&partition, found.first().and_then(Found::data));
+        let state = state.filter(|state| state.controller_epoch <= self.cluster.epoch);
+        let Some(mut next) = state else {
+            self.reassignment_failed(partition, ReassignmentError::Failed);
+            return;
+        };
+        next.leader_epoch = next.leader_epoch.saturating_add(1);
+        next.controller_epoch = self.cluster.epoch;
+        let set = state_write(&partition, &next);
+        let then = Then::LeaderEpochRaised {
+            partition,
+            leadership: next,
+            sequel,
+        };
+        self.write_fenced(vec![set], then);
+    }
+
+    pub(super) fn leader_epoch_raised(
+        &mut self,
+        of: TopicPartition,
+        mut leadership: Leadership,
+        sequel: Vec<Task>,
+        results: &[WriteResult],
+    ) {
+        match results.first() {
+            Some(Ok(version)) => leadership.partition_epoch = *version,
+            // The leader changed its ISR meanwhile: look again.
+            Some(Err(WriteError::BadVersion)) => {
+                let partition = of;
+                self.tasks
+                    .push(Task::RaiseLeaderEpoch { partition, sequel });
+                return;
+            }
+            Some(Err(_)) | None => {
+                self.reassignment_failed(of, ReassignmentError::Failed);
+                return;
+            }
+        }
+        let Some(partition) = self.cluster.partition_mut(&of) else {
+            return;
+        };
+        partition.leadership = Some(leadership.clone());
+        let origin = partition.assignment.origin_replicas();
+        let adding = partition.assignment.adding_replicas.clone();
+        self.batch.clear();
+        for (receivers, novelty) in [(origin, Novelty::Existing), (adding, Novelty::New)] {
+            self.batch
+                .lead_or_follow(&self.cluster, receivers, &of, &leadership, novelty);
+        }
+        self.send_batch();
+        self.push(sequel);
+    }
+
+    /// All target replicas are in sync: the others go.
+    pub(super) fn complete_reassignment(&mut self, of: TopicPartition) {
+        let Some(partition) = self.cluster.partition(&of) else {
+            return;
+        };
+        let current = &partition.assignment;
+        let adding = current.adding_replicas.iter();
+        let adding = adding.map(|id| (of.clone(), *id)).collect();
+        let removing = current.removing_replicas.clone();
+        let assignment = PartitionAssignment::new(current.target_replicas());
+        let topics = BTreeSet::from([of.topic.clone()]);
+        let partition = of.clone();
+        let written = vec![
+            Task::ForgetReassignment(partition.clone()),
+            Task::SendMetadata {
+                to: None,
+                partitions: vec![of],
+            },
+            Task::ResumeDeletionsOf(topics),
+        ];
+        let led = vec![
+            Task::RemoveReplicas {
+                partition: partition.clone(),
+                replicas: removing,
+            },
+            Task::WriteAssignment {
+                partition: partition.clone(),
+                assignment: assignment.clone(),
+                sequel: written,
+            },
+        ];
+        self.push([
+            Task::MoveReplicas {
+                replicas: adding,
+                target: ReplicaState::Online,
+            },
+            Task::TakeAssignment {
+                partition: partition.clone(),
+                assignment,
+            },
+            Task::MoveLeaderIntoTarget {
+                partition,
+                sequel: led,
+            },
+        ]);
+    }
+
+    pub(super) fn move_leader_into_target(&mut self, of: TopicPartition, sequel: Vec<Task>) {
+        let Some(partition) = self.cluster.partition(&of) else {
+            return;
+        };
+        let leader = partition.leadership.as_ref();
+        let leader = leader.map(|leadership| BrokerId(leadership.leader));
+        let may_stay = leader.is_some_and(|leader| {
+            let replicas = &partition.assignment.replicas;
+            replicas.contains(&leader) && self.cluster.is_online(leader, &of)
+        });
+        if may_stay {
+            let partition = of;
+            self.tasks
+                .push(Task::RaiseLeaderEpoch { partition, sequel });
+        } else {
+            self.push(sequel);
+            self.tasks.push(Task::MovePartitions {
+                partitions: vec![of],
+                target: PartitionTarget::Online(Election::Reassign),
+            });
+        }
+    }
+
+    pub(super) fn forget_reassignment(&mut self, of: TopicPartition) {
+        self.cluster.reassigning.remove(&of);
+        let known = self.cluster.partition(&of);
+        let replicas = known.map(|known| known.assignment.replicas.clone());
+        let replicas = replicas.unwrap_or_default();
+        self.report(Notice::Reassigned {
+            partition: of.clone(),
+            replicas: replicas.clone(),
+        });
+        let done = Done::Reached(of, replicas);
+        self.tasks.push(Task::DropReassignments(done));
+    }
+
+    /// Takes entries out of the znode of old tools, if there is one.
+    pub(super) fn read_reassignments_to_drop(&mut self, done: Done) {
+        let reads = vec![Read::data(Reassignment::PATH.to_owned())];
+        self.read(reads, Then::ReassignmentsToDropRead(done));
+    }
+
+    pub(super) fn drop_reassignments(&mut self, done: &Done, found: &[Found]) {
+        let Some(node) = found.first().and_then(Found::data) else {
+            return;
+        };
+        let Ok(mut listed) = Reassignment::decode(&node.data) else {
+            return;
+        };
+        let before = listed.partitions.len();
+        let is_left = |of: &TopicPartition, replicas: &mut Vec<_>| !done.covers(of, replicas);
+        listed.partitions.retain(is_left);
+        let path = Reassignment::PATH.to_owned();
+        if listed.partitions.is_empty() {
+            self.write_fenced(vec![Write::Delete { path: path.clone() }], Then::Ignore);
+            // Another one may be there before the watch is.
+            let change = NodeChange::Created;
+            self.queue.push_back(Event::NodeChanged { path, change });
+        } else if listed.partitions.len() < before {
+            let set = Write::Set {
+                path,
+                data: listed.encode(),
+                version: None,
+            };
+            self.write_fenced(vec![set], Then::Ignore);
+        }
+    }
+}
+
+fn without(replicas: &[BrokerId], excluded: &[BrokerId]) -> Vec<BrokerId> {
+    let kept = replicas.iter().filter(|id| !excluded.contains(id));
+    kept.copied().collect()
+}
