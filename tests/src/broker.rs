@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use kafka_protocol::messages::{ApiKey, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::{Decodable, Encodable};
 
 use crate::ports::free_port;
-use crate::server_process::ServerProcess;
+use crate::server_process::{ServerProcess, launched};
 use crate::tools::{broker_binary, kafka_java};
 
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -43,8 +43,12 @@ impl BrokerKind {
 pub struct BrokerOptions {
     pub kind: BrokerKind,
     pub id: i32,
-    /// Listens on this port of 127.0.0.1.
+    /// Listens on this address.
+    pub host: Ipv4Addr,
+    /// Listens on this port of it.
     pub port: u16,
+    /// A command that runs the broker's as its own process, such as one that enters a network namespace.
+    pub launcher: Vec<String>,
     /// Holds the properties and the log; and, as `data`, the log directory unless `log.dirs` says else.
     pub directory: PathBuf,
     /// Any settings, also in place of those that the harness chooses.
@@ -59,6 +63,8 @@ impl BrokerOptions {
         let options = BrokerOptions {
             kind: BrokerKind::under_test(),
             id: 0,
+            host: Ipv4Addr::LOCALHOST,
+            launcher: Vec::new(),
             port: free_port(),
             directory: directory.to_owned(),
             properties: BTreeMap::new(),
@@ -105,20 +111,17 @@ impl BrokerOptions {
 
     /// Host and port that clients connect to.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     fn socket_address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::from((self.host, self.port))
     }
 
     /// Starts the broker and waits until it serves and knows itself to be in the cluster.
     pub fn start(&self) -> Result<Broker> {
         let mut broker = self.spawn()?;
-        let address = self.socket_address();
-        broker.process.wait_until(START_PATIENCE, || {
-            (brokers_known(address).unwrap_or(0) > 0).then_some(())
-        })?;
+        broker.wait_until_ready()?;
         Ok(broker)
     }
 
@@ -132,7 +135,9 @@ impl BrokerOptions {
         let process = match self.kind {
             BrokerKind::Barnabas => {
                 let mut command = Command::new(broker_binary());
-                ServerProcess::start("barnabas-broker", command.arg(&properties), &log)?
+                command.arg(&properties);
+                let mut command = launched(&self.launcher, command);
+                ServerProcess::start("barnabas-broker", &mut command, &log)?
             }
             BrokerKind::Kafka => {
                 let logging = self.directory.join("log4j.properties");
@@ -141,6 +146,7 @@ impl BrokerOptions {
                 let mut command = kafka_java(&options);
                 command.arg(format!("-Dlog4j.configuration=file:{}", logging.display()));
                 command.arg("kafka.Kafka").arg(&properties);
+                let mut command = launched(&self.launcher, command);
                 ServerProcess::start("Apache Kafka", &mut command, &log)?
             }
         };
@@ -155,7 +161,7 @@ impl BrokerOptions {
             ("broker.id".to_owned(), self.id.to_string()),
             (
                 "listeners".to_owned(),
-                format!("PLAINTEXT://127.0.0.1:{}", self.port),
+                format!("PLAINTEXT://{}:{}", self.host, self.port),
             ),
             ("log.dirs".to_owned(), self.log_dir().display().to_string()),
         ]);
@@ -194,6 +200,14 @@ impl Broker {
     /// The process it runs in.
     pub fn process(&mut self) -> &mut ServerProcess {
         &mut self.process
+    }
+
+    /// Waits until it serves and knows itself to be in the cluster.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        let address = self.options.socket_address();
+        self.process.wait_until(START_PATIENCE, || {
+            (brokers_known(address).unwrap_or(0) > 0).then_some(())
+        })
     }
 
     /// Everything it has logged, also in earlier lives with the same directory.

@@ -4,12 +4,16 @@
 //! started is ended when its value is dropped.
 
 pub mod broker;
+pub mod cluster;
 pub mod debug_tree;
+pub mod ensemble;
 pub mod limits;
 pub mod load;
+pub mod network;
 pub mod ports;
 pub mod server_process;
 pub mod tools;
+pub mod verify;
 pub mod wait;
 pub mod wire;
 pub mod zookeeper_server;

@@ -20,6 +20,19 @@ pub struct ServerProcess {
     log: PathBuf,
 }
 
+/// `command` as `launcher` runs it: the launcher has to become the program, not to start it as a child.
+pub fn launched(launcher: &[String], command: Command) -> Command {
+    let Some((program, arguments)) = launcher.split_first() else {
+        return command;
+    };
+    let mut launched = Command::new(program);
+    launched
+        .args(arguments)
+        .arg(command.get_program())
+        .args(command.get_args());
+    launched
+}
+
 impl ServerProcess {
     /// Starts `command` with standard output and error appended to the file `log`.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<ServerProcess> {

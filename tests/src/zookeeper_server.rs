@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::ports::free_port;
 use crate::server_process::ServerProcess;
 
 /// The first names most of the others itself, but not what its TLS needs, nor anything that writes a log.
-const CLASSPATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/netty-codec.jar:\
+pub(crate) const CLASSPATH: &str = "/usr/share/java/zookeeper.jar:/usr/share/java/netty-codec.jar:\
                          /usr/share/java/netty-resolver.jar:/usr/share/java/slf4j-simple.jar";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// Sessions live at least two ticks, so this is what tests of expiry wait for.
-const TICK_MS: u32 = 500;
+pub(crate) const TICK_MS: u32 = 500;
 
 /// What a server has beside the usual.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +87,10 @@ impl ZooKeeperServer {
         format!("127.0.0.1:{}", self.port)
     }
 
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
     /// The port that clients connect to.
     pub fn port(&self) -> u16 {
         self.port
@@ -108,7 +112,7 @@ impl ZooKeeperServer {
         .arg(&self.configuration);
         let mut process = ServerProcess::start("ZooKeeper", &mut java, &self.log_file())?;
         process.wait_until(START_PATIENCE, || {
-            let answer = ask(self.port, "srvr").ok()?;
+            let answer = ask(self.address(), "srvr").ok()?;
             answer.contains("Mode: ").then_some(())
         })?;
         self.process = Some(process);
@@ -130,7 +134,7 @@ impl ZooKeeperServer {
 
     /// The answer to one of ZooKeeper's four letter words.
     pub fn ask(&self, word: &str) -> Result<String> {
-        ask(self.port, word)
+        ask(self.address(), word)
     }
 
     /// The server's process, unless it is stopped.
@@ -149,8 +153,8 @@ impl ZooKeeperServer {
 }
 
 /// The answer to one of ZooKeeper's four letter words.
-fn ask(port: u16, word: &str) -> Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+pub(crate) fn ask(address: SocketAddr, word: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
     stream.set_read_timeout(Some(Duration::from_secs(3)))?;
     stream.write_all(word.as_bytes())?;
     let mut answer = String::new();
