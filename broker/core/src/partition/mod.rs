@@ -4,6 +4,8 @@
 //! Invariants: the high watermark of a leader never goes back; epochs never go back; the ISR is a
 //! part of the assignment as the controller sent it.
 
+pub mod fetcher;
+pub mod follower;
 pub mod isr;
 pub mod leader;
 pub mod leader_epochs;
