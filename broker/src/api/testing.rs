@@ -90,6 +90,8 @@ impl TestBroker {
                 zookeeper: zookeeper.clone(),
             }),
             isr: Arc::new(OnceLock::<Arc<ControllerLink>>::new()),
+            network: Arc::new(TcpNetwork),
+            config: live.clone(),
             metrics: metrics.clone(),
         });
         let controller = idle_controller(&live, &zookeeper, &replicas);

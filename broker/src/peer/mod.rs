@@ -7,6 +7,7 @@ mod control;
 mod controller;
 mod error;
 mod frame;
+pub mod leader;
 mod tcp;
 #[cfg(test)]
 mod tests;

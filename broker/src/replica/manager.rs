@@ -5,11 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use barnabas_core::config::TopicConfig;
+use barnabas_core::config::{BrokerConfig, TopicConfig};
 use barnabas_core::control::{
     ControlError, ControlHeader, ControlOutcome, ControlRequest, EPOCH_DURING_DELETE, LeaderAndIsr,
     LeaderAndIsrPartition, StopReplica, StopReplicaPartition, UpdateMetadata,
@@ -18,15 +18,21 @@ use barnabas_core::ids::{BrokerId, ControllerEpoch, TopicName, TopicPartition};
 use barnabas_core::partition::{PartitionError, Verdict};
 use barnabas_core::time::Now;
 use futures::future::{BoxFuture, FutureExt as _};
+use tokio::task::JoinHandle;
 
+use super::fetchers::Fetchers;
 use super::hosted::{Hosted, Replica};
+use super::isr_changer::IsrChanger;
 use super::isr_changes::IsrChanges;
 use super::partition::{Neighbourhood, Partition};
+use super::throttle::ReplicationQuota;
 use super::topic_configs::TopicConfigs;
+use crate::config::LiveConfig;
 use crate::controller::ControlTarget;
 use crate::log::{LogError, LogManager, PartitionLog};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
+use crate::peer::PeerNetwork;
 use crate::{clock, host};
 
 /// What a [`ReplicaManager`] is made of.
@@ -39,6 +45,9 @@ pub struct ReplicaManagerOptions {
     pub topic_configs: Arc<dyn TopicConfigs>,
     /// The way to the controller, for changes of ISRs.
     pub isr: Arc<dyn IsrChanges>,
+    /// The way to other brokers, for followers.
+    pub network: Arc<dyn PeerNetwork>,
+    pub config: Arc<LiveConfig>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -50,6 +59,8 @@ pub struct ReplicaCounts {
     pub offline: usize,
     pub under_replicated: usize,
     pub under_min_isr: usize,
+    pub at_min_isr: usize,
+    pub reassigning: usize,
 }
 
 /// All replicas of this broker.
@@ -58,6 +69,9 @@ pub struct ReplicaManager {
     logs: Arc<LogManager>,
     topic_configs: Arc<dyn TopicConfigs>,
     isr: Arc<dyn IsrChanges>,
+    fetchers: Fetchers,
+    leader_quota: Arc<ReplicationQuota>,
+    follower_quota: Arc<ReplicationQuota>,
     metrics: Arc<Metrics>,
     hosted: ArcSwap<Hosted>,
     /// The highest controller epoch seen. Its lock makes control requests take turns.
@@ -66,25 +80,97 @@ pub struct ReplicaManager {
     broker_epoch: Arc<AtomicI64>,
     /// The controller has spoken: high watermarks are worth a checkpoint.
     has_roles: AtomicBool,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl ReplicaManager {
     pub fn new(options: ReplicaManagerOptions) -> Arc<Self> {
+        let broker_epoch = Arc::new(AtomicI64::new(-1));
+        let config = options.config.broker();
+        let leader_quota = ReplicationQuota::new("leader.replication.throttled.rate", &config);
+        let follower_quota = ReplicationQuota::new("follower.replication.throttled.rate", &config);
+        let follower_quota = Arc::new(follower_quota);
+        let fetchers = Fetchers::new(
+            options.broker_id,
+            Arc::clone(&broker_epoch),
+            options.config,
+            Arc::clone(&options.metadata),
+            options.network,
+            Arc::clone(&follower_quota),
+        );
         Arc::new(Self {
             neighbourhood: Arc::new(Neighbourhood {
                 broker_id: options.broker_id,
                 replica_lag_max: options.replica_lag_max,
                 metadata: options.metadata,
+                isr_queue: Arc::default(),
             }),
             logs: options.logs,
             topic_configs: options.topic_configs,
             isr: options.isr,
+            fetchers,
+            leader_quota: Arc::new(leader_quota),
+            follower_quota,
             metrics: options.metrics,
             hosted: ArcSwap::default(),
             control: Mutex::new(0),
-            broker_epoch: Arc::new(AtomicI64::new(-1)),
+            broker_epoch,
             has_roles: AtomicBool::new(false),
+            tasks: Mutex::default(),
         })
+    }
+
+    /// Begins to fetch, and to look after ISRs. Must be called within the runtime; before it nothing happens
+    /// by itself.
+    pub fn start(self: &Arc<Self>) {
+        self.fetchers.open();
+        let changer = IsrChanger {
+            broker_id: self.neighbourhood.broker_id,
+            broker_epoch: Arc::clone(&self.broker_epoch),
+            queue: Arc::clone(&self.neighbourhood.isr_queue),
+            changes: Arc::clone(&self.isr),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let interval = self.neighbourhood.replica_lag_max / 2;
+        let tasks = [
+            host::spawn(changer.run()),
+            host::spawn(shrink_isrs(Arc::downgrade(self), interval)),
+        ];
+        self.lock_tasks().extend(tasks);
+    }
+
+    /// Ends fetchers and tasks. What is led is still served.
+    pub fn stop(&self) {
+        self.fetchers.close();
+        for task in self.lock_tasks().drain(..) {
+            task.abort();
+        }
+    }
+
+    fn lock_tasks(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The broker has other settings from now on.
+    pub fn broker_config_changed(&self, config: &BrokerConfig) {
+        self.leader_quota.configure(config);
+        self.follower_quota.configure(config);
+        self.fetchers.resize();
+    }
+
+    /// The fetchers, for metrics.
+    pub fn fetchers(&self) -> &Fetchers {
+        &self.fetchers
+    }
+
+    /// What this broker may send to throttled replicas.
+    pub fn leader_quota(&self) -> &ReplicationQuota {
+        &self.leader_quota
+    }
+
+    /// What this broker may fetch for throttled replicas.
+    pub fn follower_quota(&self) -> &ReplicationQuota {
+        &self.follower_quota
     }
 
     /// Which registration of this broker is the current one, for whoever registers it.
@@ -143,6 +229,8 @@ impl ReplicaManager {
             counts.leaders += usize::from(health.is_leader);
             counts.under_replicated += usize::from(health.is_under_replicated);
             counts.under_min_isr += usize::from(health.is_under_min_isr);
+            counts.at_min_isr += usize::from(health.is_at_min_isr);
+            counts.reassigning += usize::from(health.is_reassigning);
         }
         counts
     }
@@ -211,6 +299,7 @@ impl ReplicaManager {
         }
         self.hosted.store(Arc::new(hosted));
         self.has_roles.store(true, Ordering::Release);
+        self.update_fetchers(request, &results);
         let partitions = request
             .partitions
             .iter()
@@ -221,6 +310,19 @@ impl ReplicaManager {
             result: Ok(()),
             partitions,
         }
+    }
+
+    /// Fetches what is followed from its leader of now, and nothing else.
+    fn update_fetchers(&self, request: &LeaderAndIsr, results: &[Result<(), ControlError>]) {
+        self.fetchers.note_addresses(&request.live_leaders);
+        for (partition, result) in request.partitions.iter().zip(results) {
+            let of = &partition.topic_partition;
+            match self.partition(&of.topic, of.partition) {
+                Ok(hosted) if result.is_ok() => self.fetchers.follow(&hosted),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        self.fetchers.end_idle();
     }
 
     fn take_role(
@@ -329,18 +431,19 @@ impl ReplicaManager {
             .partitions
             .iter()
             .map(|partition| {
-                let stopped = self.stop(partition, &mut hosted);
+                let stopped = self.stop_one(partition, &mut hosted);
                 (partition.topic_partition.clone(), stopped)
             })
             .collect();
         self.hosted.store(Arc::new(hosted));
+        self.fetchers.end_idle();
         ControlOutcome {
             result: Ok(()),
             partitions,
         }
     }
 
-    fn stop(
+    fn stop_one(
         &self,
         request: &StopReplicaPartition,
         hosted: &mut Hosted,
@@ -354,6 +457,7 @@ impl ReplicaManager {
                 if !is_current {
                     return Err(ControlError::FencedLeaderEpoch);
                 }
+                self.fetchers.unfollow(topic_partition);
                 if request.delete {
                     partition.close(PartitionError::NotLeaderOrFollower);
                     hosted.remove(topic_partition);
@@ -405,6 +509,7 @@ impl ReplicaManager {
         }
         let mut hosted = Hosted::clone(&current);
         for topic_partition in &lost {
+            self.fetchers.unfollow(topic_partition);
             if let Ok(partition) = self.partition(&topic_partition.topic, topic_partition.partition)
             {
                 partition.close(PartitionError::StorageError);
@@ -428,6 +533,20 @@ impl ReplicaManager {
                 )
             });
             self.logs.checkpoint_high_watermarks(high_watermarks);
+        }
+    }
+}
+
+/// Looks twice within `replica.lag.time.max.ms` who has fallen behind.
+async fn shrink_isrs(replicas: Weak<ReplicaManager>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(replicas) = replicas.upgrade() else {
+            return;
+        };
+        let now = clock::now();
+        for partition in replicas.hosted.load().online() {
+            partition.shrink_isr(now);
         }
     }
 }

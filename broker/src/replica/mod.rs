@@ -5,6 +5,9 @@
 //! |---|---|
 //! | [`manager`] | the hosted partitions; obeys the controller |
 //! | [`partition`] | one partition: its log, its state, its readers and writers |
+//! | [`fetchers`], `fetcher` | copy partitions that others lead |
+//! | `isr_changer` | carries ISR changes to the controller |
+//! | [`throttle`] | quotas of replication |
 //! | [`isr_changes`] | asks the controller for other ISRs |
 //! | [`hosted`] | the map of partitions, swapped whole |
 //! | [`topic_configs`] | the settings of topics |
@@ -13,10 +16,14 @@
 
 pub mod fetch_session;
 pub mod fetch_session_cache;
+mod fetcher;
+pub mod fetchers;
 pub mod hosted;
+mod isr_changer;
 pub mod isr_changes;
 pub mod manager;
 pub mod partition;
+pub mod throttle;
 pub mod topic_configs;
 pub mod waiters;
 

@@ -4,6 +4,9 @@
 //! Appends go one after the other under the state's lock, which also orders them with changes of
 //! leadership. Readers take no lock: they see the latest [`View`] and high watermark.
 
+pub mod following;
+mod isr_change;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +17,7 @@ use barnabas_core::control::ControlError;
 use barnabas_core::control::LeaderAndIsrPartition;
 use barnabas_core::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use barnabas_core::partition::leader::{FollowerFetch, Surroundings};
+use barnabas_core::partition::throttle::is_throttled;
 use barnabas_core::partition::{
     BecameLeader, LogBounds, PartitionError, PartitionState, Verdict, check_leader_epoch,
     last_stable_offset,
@@ -21,6 +25,9 @@ use barnabas_core::partition::{
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::time::Now;
 
+pub use isr_change::PendingIsrChange;
+
+use super::isr_changer::IsrQueue;
 use super::waiters::{WaitFor, Waiter, Waiters};
 use crate::log::{AbortedTransaction, AppendError, AppendInfo, LogError, LogSlice, PartitionLog};
 use crate::metadata_cache::MetadataCache;
@@ -32,6 +39,8 @@ pub struct Neighbourhood {
     /// `replica.lag.time.max.ms`.
     pub replica_lag_max: Duration,
     pub metadata: Arc<MetadataCache>,
+    /// Where leaders propose other ISRs.
+    pub(super) isr_queue: Arc<IsrQueue>,
 }
 
 impl Neighbourhood {
@@ -131,6 +140,10 @@ pub struct Health {
     pub is_under_replicated: bool,
     /// Fewer in sync than `min.insync.replicas`.
     pub is_under_min_isr: bool,
+    /// Just as many in sync as `min.insync.replicas`.
+    pub is_at_min_isr: bool,
+    /// Replicas are being added or removed.
+    pub is_reassigning: bool,
 }
 
 /// A partition hosted by this broker.
@@ -184,6 +197,23 @@ impl Partition {
             replica_lag_max: self.neighbourhood.replica_lag_max,
             is_alive: &|broker| self.neighbourhood.is_alive(broker),
         })
+    }
+
+    /// Whether `follower.replication.throttled.replicas` names this replica.
+    pub fn is_throttled_as_follower(&self) -> bool {
+        let config = self.config.load();
+        self.is_named_in(&config.follower_replication_throttled_replicas)
+    }
+
+    /// Whether `leader.replication.throttled.replicas` names this replica.
+    pub fn is_throttled_as_leader(&self) -> bool {
+        let config = self.config.load();
+        self.is_named_in(&config.leader_replication_throttled_replicas)
+    }
+
+    fn is_named_in(&self, replicas: &[String]) -> bool {
+        let partition = self.topic_partition.partition;
+        is_throttled(replicas, partition, self.neighbourhood.broker_id)
     }
 
     pub fn config(&self) -> Arc<TopicConfig> {
@@ -574,7 +604,7 @@ impl Partition {
     /// Notes that a follower has everything below `fetch_offset`. To be called for the first read of
     /// a fetch, not for those after waiting.
     pub fn follower_fetched(
-        &self,
+        self: &Arc<Self>,
         follower: BrokerId,
         fetch_offset: Offset,
         log_start_offset: Offset,
@@ -594,7 +624,11 @@ impl Partition {
             self.with_surroundings(|surroundings| state.follower_fetched(fetch, surroundings, now));
         self.waiters.low_watermark_moved();
         let high_watermark = state.high_watermark();
-        if matches!(fetched, Ok(fetched) if fetched.high_watermark_moved) {
+        let fetched = fetched.unwrap_or_default();
+        if fetched.isr_change_proposed {
+            self.neighbourhood.isr_queue.add(Arc::clone(self));
+        }
+        if fetched.high_watermark_moved {
             self.publish_high_watermark(high_watermark, &log);
             drop(state);
             // How many bytes that are is not known: enough to look again.
@@ -619,10 +653,13 @@ impl Partition {
             return Health::default();
         };
         let in_sync = leader.isr.committed().len();
+        let min_isr = self.with_surroundings(|around| leader.effective_min_isr(around));
         Health {
             is_leader: true,
-            is_under_replicated: in_sync < state.replicas().len(),
-            is_under_min_isr: self.with_surroundings(|around| !leader.has_enough_in_sync(around)),
+            is_under_replicated: in_sync < state.replicas().len() - state.adding_replicas().len(),
+            is_under_min_isr: in_sync < min_isr,
+            is_at_min_isr: in_sync == min_isr,
+            is_reassigning: state.is_reassigning(),
         }
     }
 

@@ -121,6 +121,8 @@ impl Assembly {
                 zookeeper: zookeeper.clone(),
             }),
             isr: isr.clone(),
+            network: ground.network.clone(),
+            config: live.clone(),
             metrics: metrics.clone(),
         });
         let session_slots = config.max_incremental_fetch_session_cache_slots;
@@ -144,6 +146,7 @@ impl Assembly {
         }
 
         let peers = ground.network;
+        replicas.start();
         let controller = ControllerHandle::start(ControllerOptions {
             zookeeper: zookeeper.clone(),
             config: live.clone(),
@@ -195,6 +198,7 @@ impl Assembled {
             task.abort();
         }
         self.keeper.stop();
+        self.broker.replicas.stop();
         let broker = self.broker.clone();
         let closed = host::blocking(move || {
             broker.replicas.checkpoint_high_watermarks();

@@ -31,8 +31,11 @@ impl ReplicaKeeper {
             move |topic, config| replicas.topic_config_changed(topic, config)
         });
         config.on_broker_change({
-            let logs = logs.clone();
-            move |_| logs.refresh_topic_configs()
+            let (logs, replicas) = (logs.clone(), replicas.clone());
+            move |config| {
+                logs.refresh_topic_configs();
+                replicas.broker_config_changed(config);
+            }
         });
         let interval = config
             .broker()

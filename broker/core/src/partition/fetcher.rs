@@ -234,11 +234,7 @@ impl Fetcher {
     ///
     /// `held_back` is given while the follower's quota is exceeded: what it names and is not in sync is
     /// left out.
-    pub fn next_request(
-        &mut self,
-        now: Now,
-        held_back: Option<HeldBack<'_>>,
-    ) -> Option<FetchPlan> {
+    pub fn next_request(&mut self, now: Now, held_back: Option<HeldBack<'_>>) -> Option<FetchPlan> {
         self.end_delays(now);
         self.apply_quota(held_back);
         let uses_topic_ids = self.without_id == 0;

@@ -287,12 +287,15 @@ mod tests {
 
     /// A log as a list of the epochs of its records.
     fn epochs(records: &[LeaderEpoch]) -> LeaderEpochs {
-        LeaderEpochs::from_entries(records.iter().enumerate().map(|(offset, &epoch)| {
-            EpochStart {
-                epoch,
-                start_offset: offset as Offset,
-            }
-        }))
+        LeaderEpochs::from_entries(
+            records
+                .iter()
+                .enumerate()
+                .map(|(offset, &epoch)| EpochStart {
+                    epoch,
+                    start_offset: offset as Offset,
+                }),
+        )
     }
 
     proptest! {

@@ -10,6 +10,7 @@ pub mod isr;
 pub mod leader;
 pub mod leader_epochs;
 pub mod producers;
+pub mod throttle;
 
 use std::time::Duration;
 
@@ -156,6 +157,16 @@ impl PartitionState {
     /// The assignment, preferred leader first.
     pub fn replicas(&self) -> &[BrokerId] {
         &self.replicas
+    }
+
+    /// Replicas that a reassignment adds.
+    pub fn adding_replicas(&self) -> &[BrokerId] {
+        &self.adding_replicas
+    }
+
+    /// Whether a reassignment is under way.
+    pub fn is_reassigning(&self) -> bool {
+        !self.adding_replicas.is_empty() || !self.removing_replicas.is_empty()
     }
 
     /// The broker id of the leader, or -1.
