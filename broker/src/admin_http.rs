@@ -126,11 +126,17 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Ready while the broker serves and has a session: who sends clients here wants both.
+/// Ready while the broker serves, has a session and has heard of a controller: who sends clients here wants all.
 async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    let metadata = &shared.broker.metadata;
+    metadata.settled().await;
     let session = *shared.broker.zookeeper.session_state().borrow();
     if !shared.is_ready.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
+    }
+    if metadata.image().brokers.is_empty() {
+        let reason = "no controller has told this broker of the cluster yet\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
     }
     match session {
         SessionState::Connected => (StatusCode::OK, "ready\n".to_owned()),

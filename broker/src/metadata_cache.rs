@@ -1,12 +1,14 @@
 //! The current [`ClusterImage`], swapped whole: readers never wait, and nobody sees half an update.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use barnabas_core::control::UpdateMetadata;
 use barnabas_core::metadata::ClusterImage;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Holds the cluster image of this broker; written by `UpdateMetadata` only.
 pub struct MetadataCache {
@@ -15,6 +17,15 @@ pub struct MetadataCache {
     writer: Mutex<()>,
     /// Counts updates.
     changes: watch::Sender<u64>,
+    is_settled: AtomicBool,
+    expected: OnceLock<Expected>,
+}
+
+/// What a broker that has just started waits for.
+struct Expected {
+    until: Instant,
+    /// It hosts partitions, so there are topics to hear of.
+    has_topics: bool,
 }
 
 impl Default for MetadataCache {
@@ -23,6 +34,8 @@ impl Default for MetadataCache {
             image: ArcSwap::default(),
             writer: Mutex::new(()),
             changes: watch::Sender::new(0),
+            is_settled: AtomicBool::new(true),
+            expected: OnceLock::new(),
         }
     }
 }
@@ -47,6 +60,35 @@ impl MetadataCache {
         };
         self.changes.send_modify(|count| *count += 1);
         next
+    }
+
+    /// Says that the controller is about to tell of the cluster, so that [`settled`](Self::settled) waits for
+    /// that, for `patience` from now at most. `has_topics` says whether there are topics to hear of.
+    pub fn expect_update(&self, patience: Duration, has_topics: bool) {
+        let until = Instant::now() + patience;
+        let is_first = self.expected.set(Expected { until, has_topics }).is_ok();
+        self.is_settled.store(!is_first, Ordering::Release);
+    }
+
+    /// Whether [`settled`](Self::settled) would return at once.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// Waits until the controller has told of the cluster, if that is expected.
+    pub async fn settled(&self) {
+        if self.is_settled() {
+            return;
+        }
+        if let Some(expected) = self.expected.get() {
+            // The first update after a start names the brokers only, in Kafka as well.
+            let is_told = |image: &ClusterImage| {
+                !image.brokers.is_empty() && (!expected.has_topics || !image.topics.is_empty())
+            };
+            let patience = expected.until.saturating_duration_since(Instant::now());
+            self.wait_for(patience, is_told).await;
+        }
+        self.is_settled.store(true, Ordering::Release);
     }
 
     /// Reports every later update.
@@ -81,7 +123,7 @@ impl MetadataCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use barnabas_core::control::ControlHeader;
+    use barnabas_core::control::{ControlHeader, LiveBroker};
     use barnabas_core::ids::BrokerId;
 
     #[tokio::test]
@@ -113,5 +155,39 @@ mod tests {
                 .wait_for(Duration::ZERO, |image| image.controller_id.is_none())
                 .await
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_the_first_word_of_the_controller_but_not_for_ever() {
+        let cache = MetadataCache::new();
+        assert!(cache.is_settled(), "nothing is expected");
+        cache.expect_update(Duration::from_secs(2), true);
+        let update = |cache: &MetadataCache| {
+            cache.update(&UpdateMetadata {
+                header: ControlHeader {
+                    controller_id: BrokerId(1),
+                    controller_epoch: 1,
+                    broker_epoch: -1,
+                },
+                partitions: Arc::from([]),
+                live_brokers: Arc::from([LiveBroker {
+                    id: BrokerId(1),
+                    endpoints: vec![],
+                    rack: None,
+                }]),
+            });
+        };
+        update(&cache);
+        let one_second = tokio::time::timeout(Duration::from_secs(1), cache.settled()).await;
+        assert!(one_second.is_err(), "brokers are known, topics are not");
+        cache.settled().await;
+        assert!(cache.is_settled());
+
+        let without_topics = MetadataCache::new();
+        without_topics.expect_update(Duration::from_secs(2), false);
+        assert!(!without_topics.is_settled());
+        update(&without_topics);
+        let at_once = tokio::time::timeout(Duration::ZERO, without_topics.settled()).await;
+        assert!(at_once.is_ok() && without_topics.is_settled());
     }
 }

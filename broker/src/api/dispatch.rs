@@ -5,7 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use kafka_protocol::messages::ApiVersionsRequest;
+use kafka_protocol::messages::{
+    AllocateProducerIdsRequest, AlterPartitionRequest, ApiVersionsRequest,
+    ControlledShutdownRequest, LeaderAndIsrRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
+    StopReplicaRequest, UpdateMetadataRequest,
+};
 use kafka_protocol::protocol::Request as _;
 
 use super::{Api, Broker, Connection, Context, MalformedRequest, Reply, Section, api_versions};
@@ -132,6 +136,9 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
         version,
         client_id,
     };
+    if !broker.metadata.is_settled() && is_for_clients(key) {
+        broker.metadata.settled().await;
+    }
     let started = Instant::now();
     let request_bytes = body.len() as u64;
     match (api.handle)(body, context).await {
@@ -151,6 +158,24 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
             source,
         }),
     }
+}
+
+/// Whether a request may wait while a broker that has just started knows nothing of the cluster. What the
+/// controller sends is what it waits for; what the controller is asked for, and how a connection begins, has
+/// nothing to do with it.
+fn is_for_clients(key: i16) -> bool {
+    ![
+        LeaderAndIsrRequest::KEY,
+        StopReplicaRequest::KEY,
+        UpdateMetadataRequest::KEY,
+        ControlledShutdownRequest::KEY,
+        AlterPartitionRequest::KEY,
+        AllocateProducerIdsRequest::KEY,
+        SaslHandshakeRequest::KEY,
+        SaslAuthenticateRequest::KEY,
+        ApiVersionsRequest::KEY,
+    ]
+    .contains(&key)
 }
 
 fn respond(api: &Api, version: i16, correlation_id: i32, reply: Reply) -> Outcome {

@@ -35,6 +35,10 @@ use crate::{clock, host};
 /// How long one attempt to hand over leaders may take.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long after the registration requests of clients wait for the first word of the controller. It takes some
+/// milliseconds where there is one.
+const FIRST_UPDATE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a broker stands on.
 #[derive(Clone)]
 pub struct Ground {
@@ -147,6 +151,7 @@ impl Assembly {
 
         let peers = ground.network;
         replicas.start();
+        metadata.expect_update(FIRST_UPDATE_PATIENCE, !logs.all_logs().is_empty());
         let controller = ControllerHandle::start(ControllerOptions {
             zookeeper: zookeeper.clone(),
             config: live.clone(),

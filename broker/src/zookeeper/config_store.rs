@@ -91,9 +91,11 @@ impl ZooKeeper {
     async fn configured_entities(&self) -> Result<Vec<ConfigEntity>, CoordinationError> {
         let mut entities = Vec::new();
         let mut users = Vec::new();
-        for parent in ConfigEntity::TYPE_PATHS {
+        let parents = ConfigEntity::TYPE_PATHS.map(str::to_owned).to_vec();
+        let names = self.children_of(&parents).await?;
+        for (parent, names) in parents.iter().zip(names) {
             let kind = parent.trim_start_matches("/config/");
-            for name in self.coordination.children(parent, Watch::No).await? {
+            for name in names {
                 match ConfigEntity::from_entity_path(&format!("{kind}/{name}")) {
                     Ok(entity) => {
                         if matches!(entity, ConfigEntity::User(_)) {
@@ -105,9 +107,10 @@ impl ZooKeeper {
                 }
             }
         }
-        for user in users {
-            let clients = user.clients_path();
-            for client in self.coordination.children(&clients, Watch::No).await? {
+        let parents: Vec<String> = users.iter().map(ConfigEntity::clients_path).collect();
+        let clients = self.children_of(&parents).await?;
+        for (user, clients) in users.iter().zip(clients) {
+            for client in clients {
                 let path = format!("{}/clients/{client}", user.entity_path());
                 match ConfigEntity::from_entity_path(&path) {
                     Ok(entity) => entities.push(entity),
@@ -116,6 +119,19 @@ impl ZooKeeper {
             }
         }
         Ok(entities)
+    }
+
+    /// The children of each of these nodes; none of one that does not exist.
+    async fn children_of(&self, paths: &[String]) -> Result<Vec<Vec<String>>, CoordinationError> {
+        let reads = paths.iter().map(|path| Operation::children(path.as_str()));
+        let answers = self.coordination.submit(reads.collect()).await;
+        let names = answers.into_iter().map(|answer| match answer {
+            Ok(Outcome::Children(names)) => Ok(names),
+            Ok(_) => Err(CoordinationError::UnexpectedAnswer),
+            Err(CoordinationError::NoNode) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        });
+        names.collect()
     }
 
     /// Replaces the overrides of an entity and tells all brokers.

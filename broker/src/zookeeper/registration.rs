@@ -72,12 +72,25 @@ impl ZooKeeper {
         // All but the first start find everything there, at the price of one round trip.
         let reads = BASE_PATHS.map(Operation::exists).to_vec();
         let found = self.coordination.submit(reads).await;
+        let mut missing: Vec<&str> = Vec::new();
         for (path, found) in BASE_PATHS.into_iter().zip(found) {
             if let Outcome::Exists(Some(_)) = found? {
                 continue;
             }
-            match self.coordination.create_recursive(path, None).await {
-                Ok(()) | Err(CoordinationError::NodeExists) => {}
+            let parents = path.match_indices('/').map(|(end, _)| &path[..end]).skip(1);
+            for node in parents.chain([path]) {
+                if !missing.contains(&node) {
+                    missing.push(node);
+                }
+            }
+        }
+        // Each is a transaction of its own, as with Kafka, but nothing waits for the one before.
+        let creates = missing
+            .into_iter()
+            .map(|path| Operation::create(path, None));
+        for created in self.coordination.submit(creates.collect()).await {
+            match created {
+                Ok(_) | Err(CoordinationError::NodeExists) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -129,7 +129,8 @@ enum End {
     Closed,
 }
 
-type InFlight = BoxFuture<'static, (Request, Answer)>;
+/// Requests that were sent together; one, but for changes with null data.
+type InFlight = BoxFuture<'static, Vec<(Request, Answer)>>;
 
 pub(super) struct SessionTask {
     options: Arc<ZooKeeperOptions>,
@@ -387,7 +388,9 @@ impl SessionTask {
             let null_data_idle = self.null_data_used.map(|used| used + NULL_DATA_IDLE);
             tokio::select! {
                 biased;
-                Some((request, answer)) = self.in_flight.next() => self.answered(request, answer),
+                Some(answers) = self.in_flight.next() => for (request, answer) in answers {
+                    self.answered(request, answer);
+                },
                 Some((path, kind, event)) = self.watchers.next() => self.fire(path, kind, &event),
                 _ = states.changed() => {}
                 job = self.jobs.recv() => match job {
@@ -448,29 +451,15 @@ impl SessionTask {
                 let (client, set_acl) = (client.clone(), self.options.set_acl);
                 async move {
                     let answer = translate::run(&client, &request.operation, set_acl).await;
-                    (request, answer)
+                    vec![(request, answer)]
                 }
                 .boxed()
             }
             Lane::NullData => {
                 self.null_data_used = Some(Instant::now());
-                let writer = self.null_data.clone();
-                async move {
-                    let written = writer.lock().await.write(&request.operation).await;
-                    let answer = match written {
-                        Ok(result) => Answer::Done(result, None),
-                        Err(Lost::AuthFailed(_)) => {
-                            Answer::Done(Err(CoordinationError::AuthFailed), None)
-                        }
-                        Err(Lost::Connection(_)) => {
-                            // The library's own reconnecting sets the pace where both are cut off.
-                            tokio::time::sleep(FIRST_PAUSE).await;
-                            Answer::Lost
-                        }
-                    };
-                    (request, answer)
-                }
-                .boxed()
+                let mut requests = vec![request];
+                requests.extend(self.null_data_to_join());
+                write_null_data(self.null_data.clone(), requests).boxed()
             }
         };
         // Requests are sent when they are polled first, so this is what keeps their order.
@@ -480,6 +469,20 @@ impl SessionTask {
                 .push_back(std::future::ready(answered).boxed()),
             None => self.in_flight.push_back(asking),
         }
+    }
+
+    /// The changes with null data that follow one that may go out now, as many as may go out with it.
+    fn null_data_to_join(&mut self) -> Vec<Request> {
+        let mut joining = Vec::new();
+        while joining.len() + 1 < self.options.max_in_flight
+            && !self.has_suspect_in_flight
+            && self.waiting.front().is_some_and(|next| {
+                lane_of(&next.operation) == Lane::NullData && !next.is_suspect()
+            })
+        {
+            joining.extend(self.waiting.pop_front());
+        }
+        joining
     }
 
     fn answered(&mut self, mut request: Request, became: Answer) {
@@ -536,6 +539,27 @@ impl SessionTask {
         }
         End::Closed
     }
+}
+
+async fn write_null_data(
+    writer: Arc<Mutex<NullDataWriter>>,
+    requests: Vec<Request>,
+) -> Vec<(Request, Answer)> {
+    let operations: Vec<&Operation> = requests.iter().map(|one| &one.operation).collect();
+    let written = writer.lock().await.write_all(&operations).await;
+    if written
+        .iter()
+        .any(|one| matches!(one, Err(Lost::Connection(_))))
+    {
+        // The library's own reconnecting sets the pace where both are cut off.
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+    let answers = written.into_iter().map(|written| match written {
+        Ok(result) => Answer::Done(result, None),
+        Err(Lost::AuthFailed(_)) => Answer::Done(Err(CoordinationError::AuthFailed), None),
+        Err(Lost::Connection(_)) => Answer::Lost,
+    });
+    requests.into_iter().zip(answers).collect()
 }
 
 fn server_text(host: &str, port: u16) -> String {

@@ -49,6 +49,9 @@ impl From<Malformed> for Lost {
     }
 }
 
+/// What became of a change.
+pub(super) type Written = Result<Result<Outcome, CoordinationError>, Lost>;
+
 struct Connection {
     stream: Box<dyn Stream>,
     /// As negotiated.
@@ -84,21 +87,59 @@ impl NullDataWriter {
         &mut self,
         operation: &Operation,
     ) -> Result<Result<Outcome, CoordinationError>, Lost> {
-        let (code, body) = match self.wire.encode(operation) {
-            Ok(request) => request,
-            Err(error) => return Ok(Err(error)),
-        };
+        let mut written = self.write_all(&[operation]).await;
+        written.pop().expect("there is an answer to each change")
+    }
+
+    /// Does changes in their order without waiting for one before the next is sent. None is tried twice; those
+    /// behind one that was lost are lost as well.
+    pub(super) async fn write_all(&mut self, operations: &[&Operation]) -> Vec<Written> {
         let limit = self.options.session_timeout;
-        let answered = tokio::time::timeout(limit, async {
-            let mut connection = self.take_connection().await?;
-            let (error, answer) = connection.ask(code, &body).await?;
-            let outcome = self.wire.decode(operation, error, &answer)?;
-            self.connection = Some(connection);
-            Ok(outcome)
-        });
-        answered
-            .await
-            .unwrap_or_else(|_| Err(Lost::Connection("no answer in time".to_owned())))
+        let mut answers = Vec::with_capacity(operations.len());
+        let written = self.try_write_all(operations, &mut answers);
+        let lost = match tokio::time::timeout(limit, written).await {
+            Ok(Ok(())) => return answers,
+            Ok(Err(lost)) => lost,
+            Err(_) => Lost::Connection("no answer in time".to_owned()),
+        };
+        answers.resize_with(operations.len(), || Err(lost.clone()));
+        answers
+    }
+
+    async fn try_write_all(
+        &mut self,
+        operations: &[&Operation],
+        answers: &mut Vec<Written>,
+    ) -> Result<(), Lost> {
+        let requests: Vec<_> = operations
+            .iter()
+            .map(|operation| self.wire.encode(operation))
+            .collect();
+        let mut connection = self.take_connection().await?;
+        let mut ids = Vec::with_capacity(requests.len());
+        let mut frames = Vec::new();
+        for request in &requests {
+            let sent = request.as_ref().ok().map(|(code, body)| {
+                let (id, frame) = connection.frame(*code, body);
+                frames.extend_from_slice(&frame);
+                id
+            });
+            ids.push(sent);
+        }
+        connection.send(&frames).await?;
+        for ((operation, request), id) in operations.iter().zip(requests).zip(ids) {
+            let answer = match (request, id) {
+                (Err(error), _) => Err(error),
+                (Ok(_), None) => Err(CoordinationError::UnexpectedAnswer),
+                (Ok(_), Some(id)) => {
+                    let (error, answer) = connection.answer(id).await?;
+                    self.wire.decode(operation, error, &answer)?
+                }
+            };
+            answers.push(Ok(answer));
+        }
+        self.connection = Some(connection);
+        Ok(())
     }
 
     /// Ends the session, if there is one.
@@ -148,7 +189,7 @@ impl NullDataWriter {
             .int(timeout_ms.unwrap_or(i32::MAX))
             .long(0);
         hello.buffer(Some(&[0; 16])).bool(false);
-        connection.send(&hello.0).await?;
+        connection.send(&framed(&hello.0)).await?;
         let frame = connection.receive().await?;
         let mut reader = Reader(&frame);
         let (_protocol, timeout_ms) = (reader.int()?, reader.int()?);
@@ -189,11 +230,16 @@ impl NullDataWriter {
     }
 }
 
+/// A frame with its length before it.
+fn framed(frame: &[u8]) -> Vec<u8> {
+    let mut bytes = (frame.len() as u32).to_be_bytes().to_vec();
+    bytes.extend_from_slice(frame);
+    bytes
+}
+
 impl Connection {
-    async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        let mut bytes = (frame.len() as u32).to_be_bytes().to_vec();
-        bytes.extend_from_slice(frame);
-        self.stream.write_all(&bytes).await?;
+    async fn send(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames).await?;
         self.stream.flush().await?;
         self.last_used = Instant::now();
         Ok(())
@@ -209,20 +255,31 @@ impl Connection {
         Ok(frame)
     }
 
-    /// The error number and the body of the answer.
-    async fn ask(&mut self, code: i32, body: &[u8]) -> Result<(i32, Vec<u8>), Lost> {
+    /// The id and the frame of the next request.
+    fn frame(&mut self, code: i32, body: &[u8]) -> (i32, Vec<u8>) {
         self.last_xid = self.last_xid.checked_add(1).unwrap_or(FIRST_XID);
         let mut frame = Writer::default();
         frame.int(self.last_xid).int(code);
         frame.0.extend_from_slice(body);
-        self.send(&frame.0).await?;
+        (self.last_xid, framed(&frame.0))
+    }
+
+    /// The error number and the body of the answer to a request.
+    async fn answer(&mut self, id: i32) -> Result<(i32, Vec<u8>), Lost> {
         loop {
             let frame = self.receive().await?;
             let mut reader = Reader(&frame);
             let (xid, _zxid, error) = (reader.int()?, reader.long()?, reader.int()?);
-            if xid == self.last_xid {
+            if xid == id {
                 return Ok((error, reader.0.to_vec()));
             }
         }
+    }
+
+    /// Sends one request and waits for its answer.
+    async fn ask(&mut self, code: i32, body: &[u8]) -> Result<(i32, Vec<u8>), Lost> {
+        let (id, frame) = self.frame(code, body);
+        self.send(&frame).await?;
+        self.answer(id).await
     }
 }
