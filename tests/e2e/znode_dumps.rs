@@ -127,6 +127,8 @@ fn story(kind: BrokerKind, port: u16) -> Vec<(&'static str, Dump)> {
     let directory = tempfile::tempdir().unwrap();
     let mut options = BrokerOptions::new(directory.path(), &zookeeper.connect())
         .of_kind(kind)
+        // Ours says in its registration that it may be failed over fast; that is tested elsewhere.
+        .with("barnabas.fast.failover.enable", false)
         .with("zookeeper.session.timeout.ms", 2000);
     options.port = port;
     let address = options.address();

@@ -220,6 +220,8 @@ impl World {
         let client = runtime.block_on(Client::connect(&connect)).unwrap();
         let mut options = BrokerOptions::new(directory, &connect)
             .of_kind(BrokerKind::under_test())
+            // Ours says in its registration that it may be failed over fast; that is tested elsewhere.
+            .with("barnabas.fast.failover.enable", false)
             .with("broker.rack", "r1")
             .with("log.retention.ms", -1);
         options.id = 20;
