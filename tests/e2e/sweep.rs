@@ -28,6 +28,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Request as _, StrBytes};
 use serde::Deserialize;
 use serde_json::Value;
+use zookeeper_client::Client;
 
 use deviations::{Deviation, deviation_of};
 
@@ -75,7 +76,8 @@ fn every_recorded_request_is_answered_as_by_kafka() {
     let mut client = WireClient::connect(&broker.address()).unwrap();
     let served = served_versions(&mut client);
     prepare(&mut client, &sweep);
-    let substitutions = substitutions(&mut client, &sweep);
+    let mut substitutions = substitutions(&mut client, &sweep);
+    substitutions.push(broker_epochs(&zookeeper, &sweep));
 
     let mut report = Report::default();
     for case in &sweep.cases {
@@ -297,8 +299,28 @@ fn prepare_coordinators(client: &mut WireClient) {
     .unwrap();
 }
 
-/// Topic ids of the recording, and those of this run.
-fn substitutions(client: &mut WireClient, sweep: &Sweep) -> Vec<([u8; 16], [u8; 16])> {
+/// What stood in the recording, and what stands there in this run.
+type Substitution = (Vec<u8>, Vec<u8>);
+
+/// The id of the broker and its epoch, as they follow each other in requests.
+fn broker_epochs(zookeeper: &ZooKeeperServer, sweep: &Sweep) -> Substitution {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (_, stat) = runtime
+        .block_on(async {
+            let client = Client::connect(&zookeeper.connect()).await?;
+            client.get_data("/brokers/ids/20").await
+        })
+        .unwrap();
+    let bytes = |epoch: i64| [20_i32.to_be_bytes().as_slice(), &epoch.to_be_bytes()].concat();
+    let recorded = sweep.varies["brokerEpoch"].as_i64().unwrap();
+    (bytes(recorded), bytes(stat.czxid))
+}
+
+/// Topic ids.
+fn substitutions(client: &mut WireClient, sweep: &Sweep) -> Vec<Substitution> {
     let metadata = client
         .request(&MetadataRequest::default().with_topics(None), 12)
         .unwrap();
@@ -308,15 +330,11 @@ fn substitutions(client: &mut WireClient, sweep: &Sweep) -> Vec<([u8; 16], [u8; 
             .topics
             .iter()
             .find(|t| t.name.as_ref().is_some_and(|n| is_it(n)));
-        *topic.unwrap().topic_id.as_bytes()
+        topic.unwrap().topic_id.as_bytes().to_vec()
     };
-    let recorded = |value: &Value| -> [u8; 16] {
+    let recorded = |value: &Value| -> Vec<u8> {
         let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-        engine
-            .decode(value.as_str().unwrap())
-            .unwrap()
-            .try_into()
-            .unwrap()
+        engine.decode(value.as_str().unwrap()).unwrap()
     };
     let more = &sweep.varies["topicIds ap2, ap3"];
     vec![
@@ -327,10 +345,11 @@ fn substitutions(client: &mut WireClient, sweep: &Sweep) -> Vec<([u8; 16], [u8; 
     ]
 }
 
-fn substitute(mut frame: Vec<u8>, substitutions: &[([u8; 16], [u8; 16])]) -> Vec<u8> {
-    for (from, to) in substitutions {
-        while let Some(at) = frame.windows(16).position(|window| window == from) {
-            frame[at..at + 16].copy_from_slice(to);
+fn substitute(mut frame: Vec<u8>, substitutions: &[Substitution]) -> Vec<u8> {
+    for (from, to) in substitutions.iter().filter(|(from, to)| from != to) {
+        let length = from.len();
+        while let Some(at) = frame.windows(length).position(|window| window == from) {
+            frame[at..at + length].copy_from_slice(to);
         }
     }
     frame

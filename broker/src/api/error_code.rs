@@ -5,6 +5,7 @@ use barnabas_core::control::ControlError;
 use barnabas_core::controller::{
     AllocateProducerIdsError, AlterPartitionError, ControlledShutdownError, IsrRefusal,
 };
+use barnabas_core::controller::{ControllerError, ElectLeaderError, ReassignmentError};
 use barnabas_core::partition::PartitionError;
 use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::records::legacy::DownConversionError;
@@ -307,6 +308,51 @@ impl ToErrorCode for ProducerIdError {
         match self {
             // What Kafka answers while it waits for a block; producers try again.
             Self::NotAvailable(_) => ResponseError::CoordinatorLoadInProgress,
+        }
+    }
+}
+
+impl ToErrorCode for ElectLeaderError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NotNeeded => ResponseError::ElectionNotNeeded,
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
+            Self::BeingDeleted => ResponseError::InvalidTopicException,
+            Self::PreferredLeaderNotAvailable(_) => ResponseError::PreferredLeaderNotAvailable,
+            Self::EligibleLeadersNotAvailable(_) => ResponseError::EligibleLeadersNotAvailable,
+        }
+    }
+}
+
+impl ToErrorCode for ControllerError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NotController => ResponseError::NotController,
+            Self::Failed => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for ReassignmentError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NoReplicas
+            | Self::DuplicateReplicas(_)
+            | Self::NegativeBrokerId(_)
+            | Self::BrokersNotAlive { .. } => ResponseError::InvalidReplicaAssignment,
+            Self::NotInProgress => ResponseError::NoReassignmentInProgress,
+            Self::UnknownTopicOrPartition => ResponseError::UnknownTopicOrPartition,
+            Self::Failed => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+/// What Kafka says where an administrator's request as a whole fails at the controller.
+pub fn message_of(error: ControllerError) -> &'static str {
+    match error {
+        ControllerError::NotController => "This is not the correct controller for this cluster.",
+        ControllerError::Failed => {
+            "The server experienced an unexpected error when processing the request."
         }
     }
 }

@@ -14,7 +14,9 @@ pub mod context;
 pub mod control;
 pub mod decode;
 pub mod dispatch;
+pub mod elections;
 pub mod error_code;
+pub mod features;
 pub mod fetch;
 pub mod fetch_encoder;
 pub mod groups;
@@ -24,6 +26,7 @@ pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod producer_ids;
+pub mod reassignment;
 pub mod topics;
 
 #[cfg(test)]
@@ -216,7 +219,11 @@ api_table! {
     AlterReplicaLogDirs(AlterReplicaLogDirsRequest) 0..=2 => log_dirs::alter_replica_log_dirs,
     DescribeLogDirs(DescribeLogDirsRequest) 0..=4 => log_dirs::describe_log_dirs,
     CreatePartitions(CreatePartitionsRequest) 0..=3 => topics::create_partitions,
+    ElectLeaders(ElectLeadersRequest) 0..=2 => elections::elect_leaders,
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest) 0..=0 => reassignment::alter_partition_reassignments,
+    ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 => reassignment::list_partition_reassignments,
     AlterPartition(AlterPartitionRequest) 0..=3 => control::alter_partition,
+    UpdateFeatures(UpdateFeaturesRequest) 0..=1 => features::update_features,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
     AllocateProducerIds(AllocateProducerIdsRequest) 0..=0 => control::allocate_producer_ids,

@@ -181,11 +181,11 @@ impl ControllerHandle {
         }
     }
 
-    /// Elects leaders of partitions, or of all; for administrators.
+    /// Elects leaders of partitions; for administrators.
     pub async fn elect_leaders(
         &self,
         kind: ElectionType,
-        partitions: Option<BTreeSet<TopicPartition>>,
+        partitions: BTreeSet<TopicPartition>,
     ) -> Result<BTreeMap<TopicPartition, Result<BrokerId, ElectLeaderError>>, ControllerError> {
         let request = Request::ElectLeaders { kind, partitions };
         match self.ask(request).await {

@@ -31,6 +31,7 @@ pub(super) fn decode(key: i16, version: i16, frame: Bytes) -> Result<Tree> {
         AlterReplicaLogDirsRequest DescribeLogDirsRequest CreatePartitionsRequest
         IncrementalAlterConfigsRequest DescribeClusterRequest DescribeProducersRequest
         LeaderAndIsrRequest StopReplicaRequest UpdateMetadataRequest ControlledShutdownRequest
-        AlterPartitionRequest AllocateProducerIdsRequest
+        AlterPartitionRequest AllocateProducerIdsRequest ElectLeadersRequest
+        AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest UpdateFeaturesRequest
     ))
 }

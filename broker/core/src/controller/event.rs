@@ -140,8 +140,7 @@ pub enum Request {
     /// An administrator wants other leaders (key 43).
     ElectLeaders {
         kind: ElectionType,
-        /// `None` for all partitions.
-        partitions: Option<BTreeSet<TopicPartition>>,
+        partitions: BTreeSet<TopicPartition>,
     },
     /// An administrator wants other replicas (key 45).
     AlterReassignments(WantedReplicas),

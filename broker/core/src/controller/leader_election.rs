@@ -51,11 +51,9 @@ pub enum ElectLeaderError {
 impl Controller {
     pub(super) fn elect_on_demand(
         &mut self,
-        partitions: Option<BTreeSet<TopicPartition>>,
+        partitions: BTreeSet<TopicPartition>,
         kind: ElectionType,
     ) {
-        let all = || self.cluster.all_partitions().map(|(of, _)| of).collect();
-        let partitions = partitions.unwrap_or_else(all);
         let mut electable = Vec::new();
         for of in partitions {
             let refusal = match self.cluster.partition(&of) {

@@ -135,7 +135,7 @@ pub(super) enum Task {
     ReadPreferredElection,
     /// Elect leaders for those partitions that an administrator named and that need it.
     ElectOnDemand {
-        partitions: Option<BTreeSet<TopicPartition>>,
+        partitions: BTreeSet<TopicPartition>,
         kind: ElectionType,
     },
     AnswerElections {

@@ -549,9 +549,20 @@ fn the_recorded_run_leaves_the_same_znodes_and_requests() {
     replay.check();
 
     replay.begin("preferred election");
+    let topics = [
+        ("r1", 1),
+        ("r2", 1),
+        ("r3", 3),
+        ("rt", 1),
+        ("rf", 1),
+        ("__transaction_state", 4),
+    ];
+    let partitions = topics.into_iter().flat_map(|(topic, count)| {
+        (0..count).map(move |number| TopicPartition::new(topic, number))
+    });
     let elected = replay.request(Request::ElectLeaders {
         kind: ElectionType::Preferred,
-        partitions: None,
+        partitions: partitions.collect(),
     });
     let Answer::ElectLeaders(Ok(elected)) = elected else {
         panic!("{elected:?}");
@@ -618,7 +629,7 @@ fn the_recorded_run_leaves_the_same_znodes_and_requests() {
     let of = TopicPartition::new("r2", 0);
     let elected = replay.request(Request::ElectLeaders {
         kind: ElectionType::Unclean,
-        partitions: Some([of.clone()].into()),
+        partitions: [of.clone()].into(),
     });
     let expected = Answer::ElectLeaders(Ok([(of, Ok(BrokerId(22)))].into()));
     assert_eq!(elected, expected);
