@@ -12,6 +12,7 @@ mod kcat;
 mod kill_loop;
 mod many_partitions;
 mod sweep;
+mod three_brokers;
 mod tools;
 mod znode_dumps;
 mod znodes;
