@@ -7,6 +7,7 @@ pub mod config;
 pub mod controller;
 pub mod files;
 pub mod host;
+pub mod liveness;
 pub mod log;
 pub mod metadata_cache;
 pub mod metrics;

@@ -27,6 +27,13 @@ fn a_killed_leader_is_replaced() {
         verifier.longest_gap(killed)
     );
     println!("{:?}", verifier.stop().unwrap());
+    if std::env::var_os("SHOW").is_some() {
+        for id in cluster.ids() {
+            if id != leader {
+                println!("--- {id}\n{}", cluster.broker(id).log());
+            }
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! | [`config`] | settings of brokers and topics |
 //! | [`control`] | what a controller tells a broker |
 //! | [`controller`] | who leads which partition, and who is told |
+//! | [`liveness`] | whether a broker that seems to be dead is dead |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
@@ -21,6 +22,7 @@ pub mod config;
 pub mod control;
 pub mod controller;
 pub mod ids;
+pub mod liveness;
 pub mod metadata;
 pub mod partition;
 pub mod records;

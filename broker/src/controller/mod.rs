@@ -94,6 +94,8 @@ enum Command {
     },
     /// News from the configuration.
     Tell(Event),
+    /// Whoever removes this broker's registration now may do so.
+    LetGoOfRegistration,
     Resign,
 }
 
@@ -226,6 +228,12 @@ impl ControllerHandle {
         let command = Command::Request { request, reply };
         self.commands.send(command).await.ok()?;
         answer.await.ok()
+    }
+
+    /// From now on this broker does not register anew should somebody remove its registration: it is about to stop.
+    pub async fn let_go_of_registration(&self) {
+        // An error says that the task has ended already.
+        let _ = self.commands.send(Command::LetGoOfRegistration).await;
     }
 
     /// Gives up the seat and ends the task. The seat itself goes with the ZooKeeper session.

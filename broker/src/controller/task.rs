@@ -71,6 +71,8 @@ pub(super) struct ControllerTask {
     registering_because: Reason,
     /// A look at this broker's own registration that leaves a watch.
     looking: Option<Looking>,
+    /// This broker is about to stop.
+    is_leaving: bool,
     timer: Option<(Timer, Instant)>,
     channels: BTreeMap<BrokerId, Channel>,
     waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
@@ -99,6 +101,7 @@ impl ControllerTask {
             registering: None,
             registering_because: Reason::NewSession,
             looking: None,
+            is_leaving: false,
             timer: None,
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -137,7 +140,7 @@ impl ControllerTask {
                 {
                     // Two brokers with one id would take turns for ever.
                     tracing::error!(%error, "this broker was replaced by another one with its id; it ends");
-                    std::process::exit(1);
+                    match host::exit(1).await {}
                 }
                 Input::RegistrationSeen(seen) => self.registration_seen(&seen),
                 Input::Registered(Err(error)) => {
@@ -153,6 +156,7 @@ impl ControllerTask {
                     self.waiting.insert(ticket, reply);
                     self.step(Event::Requested { ticket, request });
                 }
+                Input::Command(Command::LetGoOfRegistration) => self.is_leaving = true,
                 Input::Command(Command::Resign) | Input::End => break,
             }
         }
@@ -216,7 +220,10 @@ impl ControllerTask {
             // A look that failed goes with its session, and the next session registers in any case.
             Err(_) => return,
         };
-        if owner == Some(self.coordination.session_id()) || self.registering.is_some() {
+        if owner == Some(self.coordination.session_id())
+            || self.registering.is_some()
+            || self.is_leaving
+        {
             return;
         }
         tracing::warn!(

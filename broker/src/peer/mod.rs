@@ -44,6 +44,11 @@ pub trait PeerStream: Send {
         request: Bytes,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<Bytes, PeerError>>;
+
+    /// Completes when the other side closes or resets the connection. Only while no exchange is under way.
+    fn closed(&mut self) -> BoxFuture<'_, PeerError> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// The API and version of a request, and what the headers around it look like.

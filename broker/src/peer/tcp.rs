@@ -65,6 +65,16 @@ impl PeerStream for TcpPeer {
         }
         .boxed()
     }
+
+    fn closed(&mut self) -> BoxFuture<'_, PeerError> {
+        async move {
+            match self.tcp.read_u8().await {
+                Ok(_) => PeerError::Malformed("an answer that nobody asked for".to_owned()),
+                Err(error) => error.into(),
+            }
+        }
+        .boxed()
+    }
 }
 
 impl TcpPeer {

@@ -21,6 +21,7 @@ use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
 use crate::files::Files;
+use crate::liveness::{self, LivenessOptions};
 use crate::log::{LogDirsOptions, LogManager, MetaProperties};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
@@ -183,10 +184,18 @@ impl Assembly {
             peers,
             metadata,
         });
-        let tasks = vec![
+        let mut tasks = vec![
             host::spawn(config_listener.run()),
             host::spawn(count_session_events(broker.clone())),
         ];
+        let watching = liveness::start(LivenessOptions {
+            broker_id,
+            zookeeper: zookeeper.clone(),
+            config: live.clone(),
+            controller: broker.controller.status(),
+            network: broker.peers.clone(),
+        });
+        tasks.extend(watching.map(|(_, task)| task));
         let keeper = ReplicaKeeper::start(&replicas, &logs, &live, &zookeeper, broker_id);
         Ok(Assembled {
             broker,
@@ -217,8 +226,13 @@ impl Assembled {
     }
 
     /// Asks the controller for other leaders, as often as `controlled.shutdown.*` say. Whoever leads something
-    /// after that stops nevertheless.
+    /// after that stops nevertheless. From then on others may take this broker for dead, which it soon is.
     pub async fn hand_over(&self) {
+        self.hand_over_leaders().await;
+        self.broker.controller.let_go_of_registration().await;
+    }
+
+    async fn hand_over_leaders(&self) {
         let config = self.broker.config.broker();
         if !config.controlled_shutdown_enable {
             return;
