@@ -299,6 +299,52 @@ fn readers_of_committed_data_stop_at_an_open_transaction() {
     assert_eq!((aborted[0].producer_id.0, aborted[0].first_offset), (7, 0));
 }
 
+/// A reader is told of the aborted transactions up to the index entry behind what it read, as by Kafka.
+#[test]
+fn readers_of_committed_data_learn_of_the_aborts_in_what_they_read() {
+    let broker = TestBroker::new();
+    broker.create_topic("t", 1, None);
+    let large = "v".repeat(5000);
+    for transaction in 0..6 {
+        let mut builder = BatchBuilder::new(Compression::None)
+            .producer(7, 0, transaction)
+            .transactional();
+        builder.push(1_700_000_000_000, None, Some(large.as_bytes()), &[]);
+        let request = produce_request("t", -1, builder.build())
+            .with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("x"))));
+        let reply = broker.begin_produce(request).now_or_never().unwrap();
+        assert_eq!(produced(reply), (0, i64::from(transaction) * 2));
+        let marker = end_transaction_marker(&EndTransactionMarker {
+            producer_id: 7,
+            producer_epoch: 0,
+            commit: false,
+            coordinator_epoch: 0,
+            timestamp_ms: 1_700_000_000_001,
+            leader_epoch: -1,
+        });
+        let partition = broker.broker.replicas.partition("t", 0).unwrap();
+        let marker = PreparedBatch::from_own(marker).unwrap();
+        partition
+            .append_from_coordinator(&marker, -1, clock::now())
+            .unwrap();
+    }
+    let aborted = |offset: i64, max_bytes: i32| -> Vec<i64> {
+        let mut request = fetch_request("t", offset).with_isolation_level(1);
+        request.topics[0].partitions[0].partition_max_bytes = max_bytes;
+        let response = fetched(broker.begin_fetch(request, 11).now_or_never().unwrap(), 11);
+        let partition = &response.responses[0].partitions[0];
+        let aborted = partition.aborted_transactions.as_ref().unwrap();
+        aborted.iter().map(|aborted| aborted.first_offset).collect()
+    };
+    assert_eq!(aborted(0, 1 << 20), [0, 2, 4, 6, 8, 10]);
+    assert_eq!(aborted(4, 1 << 20), [4, 6, 8, 10]);
+    assert_eq!(aborted(0, 100), [0]);
+    assert_eq!(aborted(4, 100), [4]);
+    // The next index entry stands at the marker of the following transaction.
+    assert_eq!(aborted(4, 5200), [4, 6]);
+    assert_eq!(aborted(12, 1 << 20), [0_i64; 0]);
+}
+
 /// The session of the recorded checks: partitions with an error are told again and again, others
 /// when something changed, and what had records comes last.
 #[test]

@@ -586,8 +586,8 @@ impl Partition {
         );
         let aborted_transactions = if reads_committed {
             Some(match &records {
-                Some(_) => log
-                    .aborted_transactions(request.fetch_offset, bound)
+                Some(slice) => log
+                    .aborted_transactions_of(request.fetch_offset, slice)
                     .map_err(|error| partition_error(&error))?,
                 None => Vec::new(),
             })
