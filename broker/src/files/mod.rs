@@ -102,7 +102,10 @@ pub trait Files: Send + Sync + fmt::Debug {
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
         let file = self.open(&temporary, OpenMode::Create)?;
-        file.truncate(0)?;
+        // Not in any case: ext4 begins to write a file out at once that was made empty and written anew.
+        if file.length()? > 0 {
+            file.truncate(0)?;
+        }
         write_full_at(&*file, &mut [IoSlice::new(content)], 0)?;
         if durability == Durability::Synced {
             file.sync()?;

@@ -66,11 +66,6 @@ impl<const SIZE: usize> IndexFile<SIZE> {
         Ok(u32::try_from(length / SIZE as u64).unwrap_or(u32::MAX))
     }
 
-    /// Whether the file ends within an entry.
-    pub(crate) fn has_partial_entry(&self) -> Result<bool, StorageError> {
-        Ok(self.length()?.unwrap_or(0) % SIZE as u64 != 0)
-    }
-
     pub(crate) fn create(&self) -> Result<(), StorageError> {
         self.open(OpenMode::Create).map(drop)
     }

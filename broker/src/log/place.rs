@@ -20,6 +20,10 @@ pub(crate) const TXN_INDEX: &str = "txnindex";
 pub(crate) const SNAPSHOT: &str = "snapshot";
 /// Appended to the name of a file that is removed later.
 pub(crate) const DELETED: &str = ".deleted";
+/// Appended to the names of a segment that is being written anew.
+pub(crate) const CLEANED: &str = ".cleaned";
+/// Appended to the names of a segment that is about to take the place of others.
+pub(crate) const SWAP: &str = ".swap";
 
 /// Whoever looks after a log directory.
 pub(crate) trait Keeper: Send + Sync {

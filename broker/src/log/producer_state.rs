@@ -1,7 +1,7 @@
 //! The producers of a log and their snapshot files.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use barnabas_core::ids::Offset;
@@ -25,6 +25,8 @@ pub(crate) struct ProducerState {
     last_snapshot: Offset,
     /// Offsets of the snapshot files, ascending.
     snapshots: Vec<Offset>,
+    /// Snapshot files that do not count, see [`ProducerState::remove_outdated`].
+    outdated: Vec<Offset>,
     expiration_ms: i64,
 }
 
@@ -36,6 +38,7 @@ impl ProducerState {
             end_offset: 0,
             last_snapshot: 0,
             snapshots,
+            outdated: Vec::new(),
             expiration_ms,
         }
     }
@@ -65,10 +68,6 @@ impl ProducerState {
         self.snapshots = snapshots;
     }
 
-    pub(crate) fn into_snapshots(self) -> Vec<Offset> {
-        self.snapshots
-    }
-
     fn path(&self, offset: Offset) -> PathBuf {
         self.place.segment_path(offset, SNAPSHOT)
     }
@@ -90,10 +89,13 @@ impl ProducerState {
         }
         let path = self.path(self.end_offset);
         let bytes = encode_snapshot(self.producers.iter());
-        self.place
-            .files()
-            .replace(&path, &bytes, Durability::Written)
-            .describe("write", &path)?;
+        if !self.is_outdated_but_right(&path, &bytes) {
+            self.place
+                .files()
+                .replace(&path, &bytes, Durability::Written)
+                .describe("write", &path)?;
+        }
+        self.outdated.retain(|offset| *offset != self.end_offset);
         if let Err(index) = self.snapshots.binary_search(&self.end_offset) {
             self.snapshots.insert(index, self.end_offset);
         }
@@ -101,8 +103,26 @@ impl ProducerState {
         Ok(Some(path))
     }
 
+    fn is_outdated_but_right(&self, path: &Path, bytes: &[u8]) -> bool {
+        self.outdated.contains(&self.end_offset)
+            && self
+                .place
+                .files()
+                .read(path)
+                .is_ok_and(|stored| stored == bytes)
+    }
+
+    /// Removes the snapshot files that do not count any more. To be called after
+    /// [`ProducerState::reload`], and before the log grows: it could reach their offsets again.
+    pub(crate) fn remove_outdated(&mut self) -> Result<(), StorageError> {
+        for offset in std::mem::take(&mut self.outdated) {
+            remove_if_exists(&**self.place.files(), &self.path(offset))?;
+        }
+        Ok(())
+    }
+
     /// Returns once the newest snapshot file is on disk.
-    pub(crate) fn sync(place: &Place, path: &std::path::Path) -> Result<(), StorageError> {
+    pub(crate) fn sync(place: &Place, path: &Path) -> Result<(), StorageError> {
         match place.files().open(path, OpenMode::Write) {
             Ok(file) => file.sync().describe("flush", path),
             // Deleted with its segment meanwhile.
@@ -111,7 +131,7 @@ impl ProducerState {
         }
     }
 
-    /// Drops snapshots outside of `(start_offset, end_offset]`; unless the state is that of
+    /// Snapshots outside of `(start_offset, end_offset]` do not count any more; unless the state is that of
     /// `end_offset` already, replaces it by that of the newest snapshot left.
     pub(crate) fn reload(
         &mut self,
@@ -119,11 +139,9 @@ impl ProducerState {
         end_offset: Offset,
         now_ms: i64,
     ) -> Result<(), StorageError> {
-        for offset in self.snapshots.clone() {
-            if offset > end_offset || offset <= start_offset {
-                self.remove_snapshot(offset)?;
-            }
-        }
+        let counts = |offset: &Offset| *offset <= end_offset && *offset > start_offset;
+        self.outdated
+            .extend(self.snapshots.extract_if(.., |offset| !counts(offset)));
         if self.end_offset == end_offset {
             self.start_advanced(start_offset);
             return Ok(());

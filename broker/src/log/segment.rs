@@ -61,7 +61,7 @@ pub(crate) struct SegmentAppend<'a, 'b> {
 }
 
 /// The indexes of a segment as its batches ask for them.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct FoundIndexes {
     pub(crate) offsets: Vec<OffsetPosition>,
     pub(crate) times: Vec<TimestampOffset>,
@@ -473,7 +473,7 @@ impl Segment {
         Ok(self.times.count()? > before)
     }
 
-    /// Creates the index files if they do not exist: Kafka rebuilds indexes that are missing.
+    /// Creates the index files that do not exist: Kafka rebuilds indexes that are missing.
     pub(crate) fn create_missing(&self) -> Result<(), StorageError> {
         self.offsets.create()?;
         self.times.create()

@@ -23,6 +23,23 @@ pub(crate) struct AbortedTxn {
     pub(crate) last_stable_offset: Offset,
 }
 
+impl AbortedTxn {
+    pub(crate) fn encode(&self) -> [u8; SIZE] {
+        let mut bytes = [0; SIZE];
+        let fields = [
+            self.producer_id,
+            self.first_offset,
+            self.last_offset,
+            self.last_stable_offset,
+        ];
+        let (places, _) = bytes[2..].as_chunks_mut::<8>();
+        for (place, field) in places.iter_mut().zip(fields) {
+            *place = field.to_be_bytes();
+        }
+        bytes
+    }
+}
+
 impl From<CompletedTxn> for AbortedTxn {
     fn from(txn: CompletedTxn) -> Self {
         Self {
@@ -60,18 +77,7 @@ impl TxnIndex {
     }
 
     pub(crate) fn append(&self, txn: AbortedTxn) -> Result<(), StorageError> {
-        let mut bytes = [0; SIZE];
-        let fields = [
-            txn.producer_id,
-            txn.first_offset,
-            txn.last_offset,
-            txn.last_stable_offset,
-        ];
-        let (places, _) = bytes[2..].as_chunks_mut::<8>();
-        for (place, field) in places.iter_mut().zip(fields) {
-            *place = field.to_be_bytes();
-        }
-        self.file.write(self.file.count()?, &bytes)
+        self.file.write(self.file.count()?, &txn.encode())
     }
 
     /// Whether the entries can be of this segment: of the known version, above the base offset.
@@ -104,6 +110,9 @@ impl TxnIndex {
 
     /// Makes these the entries.
     pub(crate) fn replace(&self, txns: &[AbortedTxn]) -> Result<(), StorageError> {
+        if self.file.length()?.is_none() && txns.is_empty() {
+            return Ok(());
+        }
         if self.is_sane()? && self.entries()? == txns {
             return Ok(());
         }
