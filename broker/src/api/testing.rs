@@ -23,14 +23,15 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
 };
+use crate::files::Files;
 use crate::files::memory::Memory;
 use crate::log::{LogDirsOptions, LogManager};
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
-use crate::peer::TcpNetwork;
+use crate::peer::{PeerNetwork, TcpNetwork};
 use crate::producer_ids::ProducerIdManager;
 use crate::replica::fetch_session_cache::FetchSessions;
-use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
+use crate::replica::{IsrChanges, ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
 use crate::topics::TopicAdmin;
 use crate::zookeeper::ZooKeeper;
 use crate::zookeeper::memory::MemoryEnsemble;
@@ -38,11 +39,22 @@ use crate::zookeeper::memory::MemoryEnsemble;
 /// Id of the broker.
 pub(crate) const BROKER: BrokerId = BrokerId(20);
 
+/// What a [`TestBroker`] is made of.
+pub(crate) struct Setup<'a> {
+    pub(crate) id: BrokerId,
+    pub(crate) settings: &'a [(&'a str, &'a str)],
+    pub(crate) files: Arc<dyn Files>,
+    /// The same, unless they are on disk.
+    pub(crate) memory: Memory,
+    pub(crate) network: Arc<dyn PeerNetwork>,
+    pub(crate) isr: Arc<dyn IsrChanges>,
+}
+
 /// A broker without sockets, and the files that it writes.
 pub(crate) struct TestBroker {
     pub(crate) broker: Arc<Broker>,
     pub(crate) files: Memory,
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 impl TestBroker {
@@ -52,27 +64,41 @@ impl TestBroker {
 
     /// A broker whose file says `settings`, beside its id and two log directories.
     pub(crate) fn with_settings(settings: &[(&str, &str)]) -> Self {
+        let files = Memory::new();
+        files.set_clock_ms(clock::wall_clock_ms());
+        Self::build(Setup {
+            id: BROKER,
+            settings,
+            files: Arc::new(files.clone()),
+            memory: files,
+            network: Arc::new(TcpNetwork),
+            isr: Arc::new(OnceLock::<Arc<ControllerLink>>::new()),
+        })
+    }
+
+    /// A broker on what it is given.
+    pub(crate) fn build(setup: Setup<'_>) -> Self {
+        let broker_id = setup.id;
+        let id = broker_id.to_string();
         let defaults = [
-            ("broker.id", "20"),
+            ("broker.id", id.as_str()),
             ("zookeeper.connect", "localhost:2181"),
             ("log.dirs", "/a,/b"),
             ("log.index.size.max.bytes", "4096"),
         ];
         let given: BTreeMap<String, String> = defaults
             .iter()
-            .chain(settings)
+            .chain(setup.settings)
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
         let config = BrokerConfig::parse(&given).unwrap();
-        let live = Arc::new(LiveConfig::new(config, BROKER).unwrap());
+        let live = Arc::new(LiveConfig::new(config, broker_id).unwrap());
         let config = live.broker();
-        let files = Memory::new();
-        files.set_clock_ms(clock::wall_clock_ms());
         let options = LogDirsOptions {
             log_dirs: config.log_dirs.iter().map(PathBuf::from).collect(),
             ..LogDirsOptions::from_config(&config)
         };
-        let logs = LogManager::open(options, Arc::new(files.clone()), {
+        let logs = LogManager::open(options, setup.files, {
             let live = live.clone();
             move |topic| live.topic(topic)
         })
@@ -81,21 +107,21 @@ impl TestBroker {
         let metadata = MetadataCache::new();
         let metrics = Arc::new(Metrics::default());
         let replicas = ReplicaManager::new(ReplicaManagerOptions {
-            broker_id: BROKER,
-            replica_lag_max: Duration::from_secs(30),
+            broker_id,
+            replica_lag_max: Duration::from_millis(config.replica_lag_time_max_ms as u64),
             logs: logs.clone(),
             metadata: metadata.clone(),
             topic_configs: Arc::new(ZooKeeperTopicConfigs {
                 config: live.clone(),
                 zookeeper: zookeeper.clone(),
             }),
-            isr: Arc::new(OnceLock::<Arc<ControllerLink>>::new()),
-            network: Arc::new(TcpNetwork),
+            isr: setup.isr,
+            network: setup.network.clone(),
             config: live.clone(),
             metrics: metrics.clone(),
         });
         let controller = idle_controller(&live, &zookeeper, &replicas);
-        let peers = Arc::new(TcpNetwork);
+        let peers = setup.network;
         let controller_link = ControllerLink::new(ControllerLinkOptions {
             network: peers.clone(),
             controller: controller.clone(),
@@ -107,7 +133,7 @@ impl TestBroker {
             topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
             producer_ids: ProducerIdManager::new(controller_link.clone()),
             controller_link,
-            broker_id: BROKER,
+            broker_id,
             cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
             config: live,
             metadata,
@@ -121,7 +147,7 @@ impl TestBroker {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
         Self {
             broker,
-            files,
+            files: setup.memory,
             connection: Connection {
                 id: 1,
                 listener: Arc::from("PLAINTEXT"),
@@ -305,7 +331,7 @@ pub(crate) fn header() -> ControlHeader {
     }
 }
 
-fn live_broker(id: i32, port: u16) -> LiveBroker {
+pub(crate) fn live_broker(id: i32, port: u16) -> LiveBroker {
     LiveBroker {
         id: BrokerId(id),
         endpoints: vec![Endpoint {

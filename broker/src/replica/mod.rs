@@ -14,6 +14,8 @@
 //! | [`waiters`] | who waits for a partition to move |
 //! | [`fetch_session`], [`fetch_session_cache`] | what consumers fetch incrementally (KIP-227) |
 
+#[cfg(test)]
+mod cluster_tests;
 pub mod fetch_session;
 pub mod fetch_session_cache;
 mod fetcher;
