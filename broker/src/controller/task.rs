@@ -32,6 +32,10 @@ const REGISTRATION_PATIENCE: Duration = Duration::from_secs(60);
 /// Between attempts to register that fail at once.
 const REGISTRATION_BACKOFF: Duration = Duration::from_secs(1);
 
+/// Between two counts of everything that the machine knows: it takes 20 ms for 10,000 partitions in a debug build, and
+/// figures are not looked at more often.
+const BETWEEN_TOTALS: Duration = Duration::from_secs(1);
+
 type Registering = BoxFuture<'static, Result<BrokerEpoch, RegistrationError>>;
 
 type Looking = BoxFuture<'static, Result<Option<Stat>, CoordinationError>>;
@@ -53,6 +57,7 @@ enum Input {
     /// What is there at the path of this broker's own registration.
     RegistrationSeen(Result<Option<Stat>, CoordinationError>),
     Command(Command),
+    TotalsDue,
     /// ZooKeeper's client or all handles are gone.
     End,
 }
@@ -74,6 +79,12 @@ pub(super) struct ControllerTask {
     /// This broker is about to stop.
     is_leaving: bool,
     timer: Option<(Timer, Instant)>,
+    /// As counted last.
+    totals: Totals,
+    /// When they may be counted again.
+    next_totals: Instant,
+    /// Something has happened since.
+    totals_are_old: bool,
     channels: BTreeMap<BrokerId, Channel>,
     waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     last_ticket: u64,
@@ -103,6 +114,9 @@ impl ControllerTask {
             looking: None,
             is_leaving: false,
             timer: None,
+            totals: Totals::default(),
+            next_totals: Instant::now(),
+            totals_are_old: false,
             channels: BTreeMap::new(),
             waiting: BTreeMap::new(),
             last_ticket: 0,
@@ -157,6 +171,7 @@ impl ControllerTask {
                     self.step(Event::Requested { ticket, request });
                 }
                 Input::Command(Command::LetGoOfRegistration) => self.is_leaving = true,
+                Input::TotalsDue => self.publish_status(),
                 Input::Command(Command::Resign) | Input::End => break,
             }
         }
@@ -171,6 +186,13 @@ impl ControllerTask {
         let deadline = self.timer.map(|(_, at)| at);
         let timer = async {
             match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let totals_due = self.totals_are_old.then_some(self.next_totals);
+        let totals_due = async {
+            match totals_due {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
@@ -199,6 +221,7 @@ impl ControllerTask {
                 Some((timer, _)) => Input::Event(Event::TimerFired(timer)),
                 None => Input::End,
             },
+            () = totals_due => Input::TotalsDue,
             command = self.commands.recv() => match command {
                 Some(command) => Input::Command(command),
                 None => Input::End,
@@ -260,6 +283,7 @@ impl ControllerTask {
         for effect in effects {
             self.carry_out(effect);
         }
+        self.totals_are_old = true;
         if self.machine.is_idle() {
             self.publish_status();
         }
@@ -329,18 +353,23 @@ impl ControllerTask {
         self.channels.insert(broker.id, channel);
     }
 
-    fn publish_status(&self) {
+    fn publish_status(&mut self) {
         let is_active = self.machine.is_active();
+        let now = Instant::now();
+        if !is_active {
+            self.totals = Totals::default();
+            self.totals_are_old = false;
+        } else if self.totals_are_old && now >= self.next_totals {
+            self.totals = self.machine.totals();
+            self.totals_are_old = false;
+            self.next_totals = now + BETWEEN_TOTALS;
+        }
         let status = ControllerStatus {
             is_active,
             active_controller: self.machine.active_controller(),
             epoch: self.machine.epoch(),
             queued_events: self.machine.queue_length(),
-            totals: if is_active {
-                self.machine.totals()
-            } else {
-                Totals::default()
-            },
+            totals: self.totals,
         };
         self.status.send_if_modified(|current| {
             let is_new = *current != status;

@@ -150,6 +150,8 @@ pub(super) struct Cluster {
     /// Registered brokers that asked to be relieved of their leaderships.
     pub(super) shutting_down: BTreeSet<BrokerId>,
     pub(super) topics: BTreeMap<TopicName, Topic>,
+    /// Names of the topics that have an id.
+    topic_names: BTreeMap<TopicId, TopicName>,
     /// Replicas in log directories that failed.
     pub(super) offline_dirs: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
     pub(super) deletions: Deletions,
@@ -195,6 +197,21 @@ impl Cluster {
 
     pub(super) fn topic_id(&self, topic: &str) -> Option<TopicId> {
         self.topics.get(topic)?.id
+    }
+
+    /// Makes a topic known by its id, which replaces one that it had before.
+    pub(super) fn set_topic_id(&mut self, topic: &TopicName, id: Option<TopicId>) {
+        let known = self.topics.entry(topic.clone()).or_default();
+        if let Some(before) = std::mem::replace(&mut known.id, id) {
+            self.topic_names.remove(&before);
+        }
+        if let Some(id) = id {
+            self.topic_names.insert(id, topic.clone());
+        }
+    }
+
+    pub(super) fn topic_named(&self, id: TopicId) -> Option<&TopicName> {
+        self.topic_names.get(&id)
     }
 
     pub(super) fn partition(&self, of: &TopicPartition) -> Option<&Partition> {
@@ -314,7 +331,10 @@ impl Cluster {
     }
 
     pub(super) fn remove_topic(&mut self, topic: &str) {
-        self.topics.remove(topic);
+        let removed = self.topics.remove(topic);
+        if let Some(id) = removed.and_then(|topic| topic.id) {
+            self.topic_names.remove(&id);
+        }
         self.deletions.forget(topic);
         self.reassigning.retain(|of| &*of.topic != topic);
         for offline in self.offline_dirs.values_mut() {

@@ -57,7 +57,7 @@ pub enum Event {
 }
 
 /// What happened to a watched node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeChange {
     Created,
     DataChanged,

@@ -45,7 +45,7 @@ mod task;
 mod tests;
 mod topics;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::RngCore;
 
@@ -99,6 +99,8 @@ pub struct Controller {
     reassignments: BTreeMap<TopicPartition, Result<(), ReassignmentError>>,
     /// Events that wait for the current one.
     queue: VecDeque<Event>,
+    /// Watched nodes of which the queue tells already.
+    queued_nodes: BTreeSet<(String, NodeChange)>,
     effects: Vec<Effect>,
 }
 
@@ -167,6 +169,7 @@ impl Controller {
             election_results: BTreeMap::new(),
             reassignments: BTreeMap::new(),
             queue: VecDeque::new(),
+            queued_nodes: BTreeSet::new(),
             effects: Vec::new(),
         }
     }
@@ -180,7 +183,7 @@ impl Controller {
             Event::ReadCompleted(result) => self.complete(Completion::Read(result)),
             Event::WriteCompleted(result) => self.complete(Completion::Write(result)),
             // A watch that fires twice before it is looked at says nothing new.
-            event @ Event::NodeChanged { .. } if self.queue.contains(&event) => {}
+            Event::NodeChanged { path, change } => self.enqueue_node(path, change),
             event => self.queue.push_back(event),
         }
         self.run();
@@ -240,6 +243,9 @@ impl Controller {
             if let Some(task) = self.tasks.pop() {
                 self.perform(task);
             } else if let Some(event) = self.queue.pop_front() {
+                if let Event::NodeChanged { path, change } = &event {
+                    self.queued_nodes.remove(&(path.clone(), *change));
+                }
                 self.asker = None;
                 self.elections.clear();
                 self.election_results.clear();
@@ -248,6 +254,12 @@ impl Controller {
             } else {
                 return;
             }
+        }
+    }
+
+    fn enqueue_node(&mut self, path: String, change: NodeChange) {
+        if self.queued_nodes.insert((path.clone(), change)) {
+            self.queue.push_back(Event::NodeChanged { path, change });
         }
     }
 

@@ -17,7 +17,7 @@ use super::failover::state_reads;
 use super::partitions::state_write;
 use super::request_batch::Novelty;
 use super::task::{PartitionTarget, Task, Then};
-use super::{Answer, Controller, Event, NodeChange, Notice, Read, Write};
+use super::{Answer, Controller, NodeChange, Notice, Read, Write};
 use crate::control::Leadership;
 use crate::ids::{BrokerId, TopicPartition};
 use crate::znodes::{PartitionAssignment, Reassignment, TopicAssignment};
@@ -591,8 +591,7 @@ impl Controller {
         if listed.partitions.is_empty() {
             self.write_fenced(vec![Write::Delete { path: path.clone() }], Then::Ignore);
             // Another one may be there before the watch is.
-            let change = NodeChange::Created;
-            self.queue.push_back(Event::NodeChanged { path, change });
+            self.enqueue_node(path, NodeChange::Created);
         } else if listed.partitions.len() < before {
             let set = Write::Set {
                 path,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Partition};
 use super::effect::Effect;
 use super::event::Settings;
 use crate::control::{
@@ -35,7 +35,8 @@ pub(super) enum Stop {
 pub(super) struct RequestBatch {
     leader_and_isr: BTreeMap<BrokerId, BTreeMap<TopicPartition, LeaderAndIsrPartition>>,
     metadata_receivers: BTreeSet<BrokerId>,
-    metadata: BTreeMap<TopicPartition, PartitionMetadata>,
+    /// What is said of these is seen when it is sent.
+    metadata: BTreeSet<TopicPartition>,
     stop_replica: BTreeMap<BrokerId, BTreeMap<TopicPartition, StopReplicaPartition>>,
 }
 
@@ -85,33 +86,10 @@ impl RequestBatch {
     ) {
         self.metadata_receivers.extend(receivers);
         for of in partitions {
-            let Some(partition) = cluster.partition(of) else {
-                continue;
-            };
-            let Some(leadership) = &partition.leadership else {
-                continue;
-            };
-            let leadership = if cluster.is_queued_for_deletion(&of.topic) {
-                Leadership {
-                    leader: LEADER_DURING_DELETE,
-                    leader_epoch: 0,
-                    partition_epoch: 0,
-                    is_recovering: false,
-                    ..leadership.clone()
-                }
-            } else {
-                leadership.clone()
-            };
-            let replicas = &partition.assignment.replicas;
-            let offline = replicas.iter().filter(|id| !cluster.is_online(**id, of));
-            let metadata = PartitionMetadata {
-                topic_partition: of.clone(),
-                topic_id: cluster.topic_id(&of.topic),
-                leadership,
-                replicas: replicas.clone(),
-                offline_replicas: offline.copied().collect(),
-            };
-            self.metadata.insert(of.clone(), metadata);
+            let is_led = |known: &Partition| known.leadership.is_some();
+            if cluster.partition(of).is_some_and(is_led) && !self.metadata.contains(of) {
+                self.metadata.insert(of.clone());
+            }
         }
     }
 
@@ -172,7 +150,10 @@ impl RequestBatch {
                 request: ControlRequest::LeaderAndIsr(request),
             });
         }
-        let partitions: Arc<[_]> = batch.metadata.into_values().collect();
+        let partitions = batch.metadata.into_iter();
+        let partitions: Arc<[_]> = partitions
+            .filter_map(|of| partition_metadata(cluster, of))
+            .collect();
         let live_brokers: Arc<[_]> = cluster.live_brokers().into();
         for receiver in batch.metadata_receivers {
             let Some(header) = header_for(receiver) else {
@@ -203,4 +184,30 @@ impl RequestBatch {
         }
         effects
     }
+}
+
+/// What everybody may know of a partition; `None` if it has no leader and ISR.
+fn partition_metadata(cluster: &Cluster, of: TopicPartition) -> Option<PartitionMetadata> {
+    let partition = cluster.partition(&of)?;
+    let leadership = partition.leadership.clone()?;
+    let leadership = if cluster.is_queued_for_deletion(&of.topic) {
+        Leadership {
+            leader: LEADER_DURING_DELETE,
+            leader_epoch: 0,
+            partition_epoch: 0,
+            is_recovering: false,
+            ..leadership
+        }
+    } else {
+        leadership
+    };
+    let replicas = &partition.assignment.replicas;
+    let offline = replicas.iter().filter(|id| !cluster.is_online(**id, &of));
+    Some(PartitionMetadata {
+        topic_id: cluster.topic_id(&of.topic),
+        leadership,
+        replicas: replicas.clone(),
+        offline_replicas: offline.copied().collect(),
+        topic_partition: of,
+    })
 }

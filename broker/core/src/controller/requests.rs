@@ -182,8 +182,7 @@ impl Controller {
                 topic_id,
                 partition,
             } => {
-                let mut topics = self.cluster.topics.iter();
-                let (topic, _) = topics.find(|(_, topic)| topic.id == Some(*topic_id))?;
+                let topic = self.cluster.topic_named(*topic_id)?;
                 Some(TopicPartition::new(topic.clone(), *partition))
             }
         }

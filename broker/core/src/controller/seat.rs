@@ -200,6 +200,7 @@ impl Controller {
         self.then = None;
         self.tasks.clear();
         self.refuse_asker(&Failure::ControllerMoved);
+        self.queued_nodes.clear();
         for event in std::mem::take(&mut self.queue) {
             match event {
                 super::Event::Requested { ticket, request } => self.refuse(ticket, &request),

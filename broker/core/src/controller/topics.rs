@@ -85,8 +85,7 @@ impl Controller {
     fn take_over(&mut self, topics: BTreeMap<TopicName, TopicAssignment>) -> Vec<TopicPartition> {
         let mut partitions = Vec::new();
         for (topic, assignment) in topics {
-            let known = self.cluster.topics.entry(topic.clone()).or_default();
-            known.id = assignment.topic_id;
+            self.cluster.set_topic_id(&topic, assignment.topic_id);
             for (number, assignment) in assignment.partitions {
                 let of = TopicPartition::new(topic.clone(), number);
                 if assignment.is_being_reassigned() {

@@ -8,5 +8,6 @@
 mod one_broker;
 mod reassignment;
 mod recorded;
+mod scale;
 mod three_brokers;
 mod world;

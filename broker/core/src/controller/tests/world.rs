@@ -45,6 +45,8 @@ pub(super) struct World {
     /// Everything that brokers were told, in order.
     pub(super) sent: Vec<(BrokerId, ControlRequest)>,
     pub(super) answers: Vec<Answer>,
+    /// How often ZooKeeper was asked something.
+    pub(super) rounds: usize,
 }
 
 pub(super) fn settings(broker_id: i32) -> Settings {
@@ -102,6 +104,7 @@ impl World {
             transcript: String::new(),
             sent: Vec::new(),
             answers: Vec::new(),
+            rounds: 0,
         };
         for path in BASE_PATHS {
             let parts: Vec<&str> = path.split('/').skip(1).collect();
@@ -334,6 +337,14 @@ impl World {
             }
         }
         for effect in self.controller.step(event, NOW) {
+            let asks = matches!(
+                effect,
+                Effect::Read(_)
+                    | Effect::Write(_)
+                    | Effect::WriteTogether(_)
+                    | Effect::WriteFenced { .. }
+            );
+            self.rounds += usize::from(asks);
             let _ = writeln!(self.transcript, "  {}", say_effect(&effect));
             self.carry_out(effect);
         }
