@@ -1,8 +1,10 @@
 //! From a frame to the bytes of its answer: header, table row, handler.
 
+use std::pin::Pin;
 use std::slice;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::{self, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
@@ -11,6 +13,8 @@ use kafka_protocol::messages::{
     StopReplicaRequest, UpdateMetadataRequest,
 };
 use kafka_protocol::protocol::Request as _;
+
+use crate::metrics::{Metrics, RequestTimes};
 
 use super::{Api, Broker, Connection, Context, MalformedRequest, Reply, Section, api_versions};
 
@@ -46,6 +50,14 @@ pub struct Response {
     head: [u8; HEAD_MAX],
     head_length: usize,
     body: Body,
+    request: Option<Answered>,
+}
+
+/// The request that a response answers.
+struct Answered {
+    key: i16,
+    version: i16,
+    times: RequestTimes,
 }
 
 /// Size, correlation id, and in header version 1 an empty list of tagged fields.
@@ -76,12 +88,24 @@ impl Response {
             head: [0; HEAD_MAX],
             head_length,
             body,
+            request: None,
         };
         let size = response.size_in_bytes() - 4;
         let announced = i32::try_from(size).map_err(|_| size)?;
         response.head[..4].copy_from_slice(&announced.to_be_bytes());
         response.head[4..8].copy_from_slice(&correlation_id.to_be_bytes());
         Ok(response)
+    }
+
+    /// Counts the request as done, with the time that it took to send the response.
+    pub fn was_sent(&self, metrics: &Metrics, took: Duration) {
+        if let Some(request) = &self.request {
+            let times = RequestTimes {
+                response_send: took,
+                ..request.times
+            };
+            metrics.request(request.key).done(request.version, &times);
+        }
     }
 
     /// All of it, its size field included.
@@ -139,16 +163,24 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
     if !broker.metadata.is_settled() && is_for_clients(key) {
         broker.metadata.settled().await;
     }
-    let started = Instant::now();
     let request_bytes = body.len() as u64;
-    match (api.handle)(body, context).await {
+    let (outcome, times) = Timed::new((api.handle)(body, context)).await;
+    match outcome {
         Ok(reply) => {
             let metrics = broker.metrics.request(key);
             metrics.request_bytes.add(request_bytes);
-            metrics.answered(version, started.elapsed());
-            let outcome = respond(api, version, correlation_id, reply);
-            if let Outcome::Respond(response) = &outcome {
-                metrics.response_bytes.add(response.size_in_bytes() as u64);
+            let mut outcome = respond(api, version, correlation_id, reply);
+            match &mut outcome {
+                Outcome::Respond(response) => {
+                    metrics.response_bytes.add(response.size_in_bytes() as u64);
+                    response.request = Some(Answered {
+                        key,
+                        version,
+                        times,
+                    });
+                }
+                Outcome::Silent => metrics.done(version, &times),
+                Outcome::Close(_) => {}
             }
             outcome
         }
@@ -157,6 +189,42 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
             version,
             source,
         }),
+    }
+}
+
+/// Measures a handler: what passes while it runs is this broker's time, the rest it waits for others.
+struct Timed<F> {
+    handler: F,
+    started: Option<Instant>,
+    local: Duration,
+}
+
+impl<F> Timed<F> {
+    fn new(handler: F) -> Self {
+        Self {
+            handler,
+            started: None,
+            local: Duration::ZERO,
+        }
+    }
+}
+
+impl<F: Future + Unpin> Future for Timed<F> {
+    type Output = (F::Output, RequestTimes);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let now = Instant::now();
+        let started = *self.started.get_or_insert(now);
+        let polled = Pin::new(&mut self.handler).poll(context);
+        self.local += now.elapsed();
+        polled.map(|output| {
+            let times = RequestTimes {
+                local: self.local,
+                remote: started.elapsed().saturating_sub(self.local),
+                response_send: Duration::ZERO,
+            };
+            (output, times)
+        })
     }
 }
 

@@ -29,6 +29,30 @@ use crate::zookeeper::{ConfigWriteError, TopicStoreError};
 /// The code of success.
 pub const NONE: i16 = 0;
 
+/// The name of a code as Kafka's `Errors` has it: `NOT_LEADER_OR_FOLLOWER`.
+pub fn name_of(code: i16) -> String {
+    let Some(error) = ResponseError::try_from_code(code) else {
+        return "NONE".to_owned();
+    };
+    match error {
+        INELIGIBLE_REPLICA => "INELIGIBLE_REPLICA".to_owned(),
+        MISMATCHED_ENDPOINT_TYPE => "MISMATCHED_ENDPOINT_TYPE".to_owned(),
+        UNSUPPORTED_ENDPOINT_TYPE => "UNSUPPORTED_ENDPOINT_TYPE".to_owned(),
+        TRANSACTION_ABORTABLE => "TRANSACTION_ABORTABLE".to_owned(),
+        ResponseError::Unknown(other) => other.to_string(),
+        named => {
+            let mut name = String::new();
+            for letter in named.to_string().chars() {
+                if letter.is_uppercase() && !name.is_empty() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_uppercase());
+            }
+            name
+        }
+    }
+}
+
 /// An error that has a place on the wire. Implemented here, by an exhaustive match per enum.
 pub trait ToErrorCode {
     /// The error as Kafka 3.9 would name it.
@@ -354,5 +378,27 @@ pub fn message_of(error: ControllerError) -> &'static str {
         ControllerError::Failed => {
             "The server experienced an unexpected error when processing the request."
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_the_names_that_kafka_gives_them() {
+        let names: Vec<String> = [-1, 0, 3, 6, 107, 120, 999].map(name_of).to_vec();
+        assert_eq!(
+            names,
+            [
+                "UNKNOWN_SERVER_ERROR",
+                "NONE",
+                "UNKNOWN_TOPIC_OR_PARTITION",
+                "NOT_LEADER_OR_FOLLOWER",
+                "INELIGIBLE_REPLICA",
+                "TRANSACTION_ABORTABLE",
+                "999"
+            ]
+        );
     }
 }

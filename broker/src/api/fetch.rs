@@ -3,20 +3,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use barnabas_core::config::TargetCompression;
 use barnabas_core::ids::{BrokerId, TopicId, TopicName};
 use barnabas_core::metadata::ClusterImage;
 use barnabas_core::records::legacy;
 use kafka_protocol::messages::FetchRequest;
+use kafka_protocol::protocol::Request as _;
 use uuid::Uuid;
 
 use super::error_code::{NONE, ResponseError, ToErrorCode};
 use super::fetch_encoder::{AnsweredPartition, FetchHeader, PartitionAnswer, Records, encode};
 use super::leaders;
-use super::{Context, Reply};
+use super::{Context, Reply, traffic};
 use crate::clock;
+use crate::metrics::{Fetcher, RequestTimes};
 use crate::replica::PartitionError;
 use crate::replica::fetch_session::{Answered, FetchTarget, PartitionKey};
 use crate::replica::fetch_session_cache::{PlacedTarget, SessionRequest};
@@ -41,6 +43,8 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
     if !matches!(request.isolation_level, 0 | 1) {
         return refuse_isolation(&request, context);
     }
+    let started = Instant::now();
+    let mut waited = Duration::ZERO;
     let plan = Plan::new(&request, context);
     let image = context.broker.metadata.image();
     let now = clock::now();
@@ -58,6 +62,7 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
                 error_code: error.error_code(),
                 ..FetchHeader::default()
             };
+            note_errors(context, [header.error_code].into_iter());
             let nothing = std::iter::empty();
             return Reply::Sections(encode(context.version, &header, nothing));
         }
@@ -67,10 +72,16 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
     plan.note_follower(&reads, now);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     if !wait.is_zero() && !reads.is_empty() && !pass.is_enough(&plan) {
+        let waiting = Instant::now();
         plan.wait(&mut reads, wait).await;
+        waited = waiting.elapsed();
     }
     for read in &mut reads {
         read.answer = plan.answer(read);
+        if let Ok(partition) = &read.partition {
+            let bytes = read.answer.records.size_in_bytes();
+            traffic::fetched(&partition.metrics, plan.fetcher(), bytes);
+        }
     }
     reads.extend(unknown);
     let mut header = FetchHeader::default();
@@ -92,7 +103,31 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
         .enumerate()
         .filter(|(place, _)| included.is_none_or(|included| included[*place]))
         .map(|(_, read)| read.encodable(by_id, &no_name));
-    Reply::Sections(encode(context.version, &header, answers))
+    let reply = Reply::Sections(encode(context.version, &header, answers.clone()));
+    let of_partitions = answers.map(|answered| answered.answer.error_code);
+    note_errors(context, of_partitions.chain([header.error_code]));
+    let times = RequestTimes {
+        local: started.elapsed().saturating_sub(waited),
+        remote: waited,
+        response_send: Duration::ZERO,
+    };
+    let metrics = &context.broker.metrics;
+    metrics.fetched(plan.fetcher(), context.version, &times);
+    reply
+}
+
+/// Counts error codes; almost all of them are "no error".
+fn note_errors(context: &Context<'_>, codes: impl Iterator<Item = i16>) {
+    let metrics = context.broker.metrics.request(FetchRequest::KEY);
+    let mut without = 0;
+    for code in codes {
+        if code == NONE {
+            without += 1;
+        } else {
+            metrics.errors(code, 1);
+        }
+    }
+    metrics.errors(NONE, without);
 }
 
 /// One partition of a fetch, from looking it up to its answer.
@@ -213,6 +248,14 @@ impl Plan {
 
     fn is_follower(&self) -> bool {
         matches!(self.reader, Reader::Follower { .. })
+    }
+
+    fn fetcher(&self) -> Fetcher {
+        if self.is_follower() {
+            Fetcher::Follower
+        } else {
+            Fetcher::Consumer
+        }
     }
 
     /// Reads all partitions in order, within the limits of the request.

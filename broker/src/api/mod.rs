@@ -16,6 +16,7 @@ pub mod decode;
 pub mod dispatch;
 pub mod elections;
 pub mod error_code;
+pub mod error_counts;
 pub mod features;
 pub mod fetch;
 pub mod fetch_encoder;
@@ -28,6 +29,7 @@ pub mod produce;
 pub mod producer_ids;
 pub mod reassignment;
 pub mod topics;
+mod traffic;
 
 #[cfg(test)]
 mod every_version;
@@ -49,6 +51,7 @@ use crate::log::LogSlice;
 
 pub use context::{Broker, Connection, Context, Principal};
 pub use decode::MalformedRequest;
+pub use error_counts::ErrorCodes;
 
 /// A handler's answer.
 #[derive(Debug)]
@@ -147,18 +150,21 @@ const API_BY_KEY: [u8; 128] = {
 
 /// What a handler may return.
 trait Answer {
-    fn into_reply(self, version: i16) -> Reply;
+    fn into_reply(self, key: i16, context: &Context<'_>) -> Reply;
 }
 
+/// Whose handler has counted its errors.
 impl Answer for Reply {
-    fn into_reply(self, _version: i16) -> Reply {
+    fn into_reply(self, _key: i16, _context: &Context<'_>) -> Reply {
         self
     }
 }
 
-impl<R: Encodable> Answer for R {
-    fn into_reply(self, version: i16) -> Reply {
-        Reply::message(&self, version)
+impl<R: Encodable + ErrorCodes> Answer for R {
+    fn into_reply(self, key: i16, context: &Context<'_>) -> Reply {
+        let metrics = context.broker.metrics.request(key);
+        self.each_error_code(&mut |code| metrics.errors(code, 1));
+        Reply::message(&self, context.version)
     }
 }
 
@@ -186,7 +192,8 @@ macro_rules! api_table {
                 Box::pin(async move {
                     let request: wire::$request =
                         decoder!($($decode)?)(body, context.version)?;
-                    Ok($($handler)::+(request, &context).await.into_reply(context.version))
+                    let answer = $($handler)::+(request, &context).await;
+                    Ok(answer.into_reply(<wire::$request as Request>::KEY, &context))
                 })
             },
             #[cfg(test)]

@@ -14,11 +14,12 @@ use kafka_protocol::messages::produce_response::{
     TopicProduceResponse,
 };
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Request as _, StrBytes};
 
 use super::error_code::{NONE, ResponseError, ToErrorCode};
 use super::leaders;
-use super::{Context, Reply};
+use super::traffic::{self, Form};
+use super::{Context, ErrorCodes as _, Reply};
 use crate::clock;
 use crate::log::{AppendError, AppendInfo};
 use crate::replica::PartitionError;
@@ -110,7 +111,7 @@ pub async fn produce(request: ProduceRequest, context: &Context<'_>) -> Reply {
         return if request.acks == 0 {
             Reply::Close
         } else {
-            Reply::message(&respond_whole(&request, &rejection), context.version)
+            answer(&respond_whole(&request, &rejection), context)
         };
     }
     let mut outcomes = append_all(&request, context);
@@ -123,7 +124,14 @@ pub async fn produce(request: ProduceRequest, context: &Context<'_>) -> Reply {
         }
         _ => {}
     }
-    Reply::message(&respond(&request, outcomes, context), context.version)
+    answer(&respond(&request, outcomes, context), context)
+}
+
+/// Counts the errors of a response and encodes it.
+fn answer(response: &ProduceResponse, context: &Context<'_>) -> Reply {
+    let metrics = context.broker.metrics.request(ProduceRequest::KEY);
+    response.each_error_code(&mut |code| metrics.errors(code, 1));
+    Reply::message(response, context.version)
 }
 
 /// Flaws in any partition's records that fail the request as a whole, before any is appended.
@@ -191,8 +199,9 @@ fn append_one(
         }) => info.log_start_offset,
         Ok(_) => partition.log().map_or(-1, |log| log.log_start_offset()),
         Err(error) => {
-            partition.metrics.failed_produce_requests.increment();
+            traffic::rejected(&partition.metrics, error);
             if tells_log_start_offset(error) {
+                partition.metrics.failed_produce_requests.increment();
                 partition.log().map_or(-1, |log| log.log_start_offset())
             } else {
                 -1
@@ -244,6 +253,7 @@ fn append_records(
         RequestFormat::of_version(version),
         request.transactional_id.is_some(),
     );
+    let form = Form::of(&records);
     let prepared =
         validate::prepare(records, &rules, now.wall_clock_ms).map_err(ProduceError::Rejected)?;
     let Some(batch) = prepared else {
@@ -253,11 +263,7 @@ fn append_records(
         });
     };
     let info = partition.append(&batch, request.acks, now)?;
-    partition.metrics.bytes_in.add(batch.bytes.len() as u64);
-    partition
-        .metrics
-        .messages_in
-        .add(u64::try_from(batch.header.records_count).unwrap_or(0));
+    traffic::appended(&partition.metrics, form, &batch);
     let durability = if request.acks == -1 {
         Durability::Awaits(Arc::clone(partition), info.last_offset + 1)
     } else {

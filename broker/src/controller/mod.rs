@@ -84,6 +84,8 @@ pub struct ControllerStatus {
     pub queued_events: usize,
     /// Zeros unless active.
     pub totals: Totals,
+    /// Leaders that this process has elected so far, as controller.
+    pub leader_elections: u64,
 }
 
 /// Something that others want of the task.

@@ -89,6 +89,7 @@ pub(super) struct ControllerTask {
     waiting: BTreeMap<Ticket, oneshot::Sender<Answer>>,
     last_ticket: u64,
     status: watch::Sender<ControllerStatus>,
+    leader_elections: u64,
 }
 
 impl ControllerTask {
@@ -121,6 +122,7 @@ impl ControllerTask {
             waiting: BTreeMap::new(),
             last_ticket: 0,
             status,
+            leader_elections: 0,
             options,
         }
     }
@@ -336,7 +338,10 @@ impl ControllerTask {
                     let _ = reply.send(answer);
                 }
             }
-            Effect::Report(notice) => report(&notice),
+            Effect::Report(notice) => {
+                self.leader_elections += u64::from(matches!(notice, Notice::LeaderElected { .. }));
+                report(&notice);
+            }
         }
     }
 
@@ -370,6 +375,7 @@ impl ControllerTask {
             epoch: self.machine.epoch(),
             queued_events: self.machine.queue_length(),
             totals: self.totals,
+            leader_elections: self.leader_elections,
         };
         self.status.send_if_modified(|current| {
             let is_new = *current != status;

@@ -25,6 +25,7 @@ use super::types::{DirectoryDescription, ReplicaSize};
 use crate::files::Files;
 use crate::files::cache::FileCache;
 use crate::host;
+use crate::metrics::Exposition;
 
 /// Periodic work on one directory.
 type DirTask = fn(&LogManager, &Arc<LogDir>);
@@ -447,6 +448,16 @@ impl LogManager {
     }
 
     /// The log directories with their logs, as `DescribeLogDirs` reports them.
+    /// Writes how long flushes took.
+    pub fn write_flush_times(&self, out: &mut Exposition) {
+        for dir in &self.dirs {
+            let path = dir.volume.path().to_string_lossy();
+            let labels = [("logDirectory", path.as_ref())];
+            let family = "kafka_log_logflushstats_logflushrateandtimems";
+            out.histogram(family, &labels, &dir.volume.flush_times);
+        }
+    }
+
     pub fn directories(&self) -> Vec<DirectoryDescription> {
         self.dirs.iter().map(|dir| self.describe(dir)).collect()
     }

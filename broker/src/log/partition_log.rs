@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -377,6 +377,7 @@ impl PartitionLog {
                 segments[first.min(last)..last].to_vec()
             }
         };
+        let started = Instant::now();
         for segment in &segments {
             match segment.flush() {
                 Err(_) if segment.is_deleted() => {}
@@ -396,6 +397,7 @@ impl PartitionLog {
                 self.watch(self.place().sync_directory(&self.log_dir()))?;
             }
         }
+        self.place().volume.flush_times.observe(started.elapsed());
         // A truncation meanwhile has lowered the recovery point after this, or is seen here.
         let end = lock(&self.end);
         if self.truncations.load(Ordering::Acquire) == truncations {

@@ -12,6 +12,7 @@ use super::background::Background;
 use super::error::{Described as _, StorageError};
 use crate::files::cache::FileCache;
 use crate::files::{Files, OpenMode};
+use crate::metrics::Histogram;
 
 pub(crate) const LOG: &str = "log";
 pub(crate) const OFFSET_INDEX: &str = "index";
@@ -43,6 +44,8 @@ pub(crate) struct Volume {
     failure: OnceLock<StorageError>,
     keeper: Mutex<Option<Arc<dyn Keeper>>>,
     checkpoint_is_due: AtomicBool,
+    /// How long flushes of logs took.
+    pub(crate) flush_times: Histogram,
 }
 
 impl fmt::Debug for Volume {
@@ -63,6 +66,7 @@ impl Volume {
             failure: OnceLock::new(),
             keeper: Mutex::new(None),
             checkpoint_is_due: AtomicBool::new(false),
+            flush_times: Histogram::default(),
         }
     }
 

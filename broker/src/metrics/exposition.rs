@@ -46,6 +46,13 @@ impl Exposition {
         self.sample(&format!("{name}_count"), labels, None, count);
     }
 
+    /// Writes how often something happened and the sum of its sizes.
+    pub fn summary(&mut self, name: &str, labels: &Labels<'_>, sum: u64, count: u64) {
+        self.announce(name, "summary");
+        self.sample(&format!("{name}_sum"), labels, None, sum);
+        self.sample(&format!("{name}_count"), labels, None, count);
+    }
+
     /// The whole text.
     pub fn into_text(self) -> String {
         self.text

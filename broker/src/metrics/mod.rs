@@ -7,15 +7,19 @@
 mod exposition;
 mod histogram;
 mod process;
+#[cfg(test)]
+pub(crate) mod reference;
+mod requests;
 mod state;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use exposition::Exposition;
 pub use histogram::Histogram;
+use requests::Requests;
+pub use requests::{Fetcher, RequestMetrics, RequestTimes};
 pub use state::write_all;
 
 /// A number that only grows.
@@ -57,69 +61,6 @@ impl Gauge {
     /// The present value.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Highest API key that is counted, and how many versions of each and error codes (from -1 on).
-const API_KEYS: usize = 96;
-const VERSIONS: usize = 24;
-const ERROR_CODES: usize = 160;
-
-/// Requests of one API (`kafka.network:type=RequestMetrics`).
-#[derive(Debug)]
-pub struct RequestMetrics {
-    by_version: [AtomicU64; VERSIONS],
-    errors: OnceLock<Box<[AtomicU64]>>,
-    /// From the last byte read to the answer handed to the socket.
-    pub total_time: Histogram,
-    /// Size of requests in bytes, summed.
-    pub request_bytes: Counter,
-    /// Size of answers in bytes, summed.
-    pub response_bytes: Counter,
-}
-
-impl Default for RequestMetrics {
-    fn default() -> Self {
-        Self {
-            by_version: [const { AtomicU64::new(0) }; VERSIONS],
-            errors: OnceLock::new(),
-            total_time: Histogram::default(),
-            request_bytes: Counter::default(),
-            response_bytes: Counter::default(),
-        }
-    }
-}
-
-impl RequestMetrics {
-    /// Counts a request that was answered.
-    pub fn answered(&self, version: i16, took: Duration) {
-        let index = usize::try_from(version).unwrap_or(0).min(VERSIONS - 1);
-        self.by_version[index].fetch_add(1, Ordering::Relaxed);
-        self.total_time.observe(took);
-    }
-
-    /// Counts one error code in an answer (0 is "no error").
-    pub fn error(&self, code: i16) {
-        let errors = self
-            .errors
-            .get_or_init(|| (0..ERROR_CODES).map(|_| AtomicU64::new(0)).collect());
-        let index = usize::try_from(i32::from(code) + 1).unwrap_or(0);
-        errors[index.min(ERROR_CODES - 1)].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn versions(&self) -> impl Iterator<Item = (usize, u64)> {
-        let counts = self.by_version.iter().enumerate();
-        counts
-            .map(|(version, count)| (version, count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-    }
-
-    fn error_counts(&self) -> impl Iterator<Item = (i16, u64)> {
-        let counts = self.errors.get().into_iter().flat_map(|all| all.iter());
-        counts
-            .zip(-1_i16..)
-            .map(|(count, code)| (code, count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
     }
 }
 
@@ -206,7 +147,7 @@ struct Topics {
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
-    requests: Vec<RequestMetrics>,
+    requests: Requests,
     topics: Mutex<Topics>,
     listeners: Mutex<BTreeMap<String, Arc<ListenerMetrics>>>,
     /// ISR changes that this broker asked for (`kafka.server:type=ReplicaManager`).
@@ -218,19 +159,12 @@ pub struct Metrics {
     pub zookeeper_sync_connects: Counter,
     pub zookeeper_expires: Counter,
     pub zookeeper_auth_failures: Counter,
-    /// Round trips to ZooKeeper.
-    pub zookeeper_request_latency: Histogram,
-    /// Elections by the controller on this broker (`kafka.controller:type=ControllerStats`).
-    pub leader_elections: Counter,
-    pub unclean_leader_elections: Counter,
-    /// Flushes of logs (`kafka.log:type=LogFlushStats`).
-    pub log_flush_time: Histogram,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            requests: (0..API_KEYS).map(|_| RequestMetrics::default()).collect(),
+            requests: Requests::default(),
             topics: Mutex::default(),
             listeners: Mutex::default(),
             isr_shrinks: Counter::default(),
@@ -240,10 +174,6 @@ impl Default for Metrics {
             zookeeper_sync_connects: Counter::default(),
             zookeeper_expires: Counter::default(),
             zookeeper_auth_failures: Counter::default(),
-            zookeeper_request_latency: Histogram::default(),
-            leader_elections: Counter::default(),
-            unclean_leader_elections: Counter::default(),
-            log_flush_time: Histogram::default(),
         }
     }
 }
@@ -254,8 +184,12 @@ type Pick = fn(&ListenerMetrics) -> &Counter;
 impl Metrics {
     /// The counts of one API; unknown keys share one place that nobody sees.
     pub fn request(&self, api_key: i16) -> &RequestMetrics {
-        let index = usize::try_from(api_key).unwrap_or(API_KEYS);
-        &self.requests[index.min(API_KEYS - 1)]
+        self.requests.of(api_key)
+    }
+
+    /// Counts a fetch once more, by who sent it.
+    pub fn fetched(&self, fetcher: Fetcher, version: i16, times: &RequestTimes) {
+        self.requests.fetched(fetcher, version, times);
     }
 
     /// The counts of a topic. Takes a lock: ask once and keep the handle.
@@ -288,9 +222,14 @@ impl Metrics {
         listeners.entry(listener.to_owned()).or_default().clone()
     }
 
-    /// Writes everything that is counted; `api_name` names an API key.
-    pub fn write(&self, out: &mut Exposition, api_name: impl Fn(i16) -> Option<&'static str>) {
-        self.write_requests(out, &api_name);
+    /// Writes everything that is counted; `api_name` names an API key, `error_name` an error code.
+    pub fn write(
+        &self,
+        out: &mut Exposition,
+        api_name: impl Fn(i16) -> Option<&'static str>,
+        error_name: impl Fn(i16) -> String,
+    ) {
+        self.requests.write(out, &api_name, &error_name);
         self.write_topics(out);
         self.write_listeners(out);
         let counters = [
@@ -322,64 +261,9 @@ impl Metrics {
                 "kafka_server_sessionexpirelistener_zookeeperauthfailures_total",
                 &self.zookeeper_auth_failures,
             ),
-            (
-                "kafka_controller_controllerstats_leaderelections_total",
-                &self.leader_elections,
-            ),
-            (
-                "kafka_controller_controllerstats_uncleanleaderelections_total",
-                &self.unclean_leader_elections,
-            ),
         ];
         for (name, counter) in counters {
             out.counter(name, &[], counter.get());
-        }
-        let latency = "kafka_server_zookeeperclientmetrics_zookeeperrequestlatencyms";
-        out.histogram(latency, &[], &self.zookeeper_request_latency);
-        let flush = "kafka_log_logflushstats_logflushrateandtimems";
-        out.histogram(flush, &[], &self.log_flush_time);
-    }
-
-    fn write_requests(
-        &self,
-        out: &mut Exposition,
-        api_name: &impl Fn(i16) -> Option<&'static str>,
-    ) {
-        let named = self.requests.iter().zip(0_i16..);
-        let named: Vec<_> = named
-            .filter_map(|(request, key)| Some((api_name(key)?, request)))
-            .filter(|(_, request)| request.total_time.count() > 0)
-            .collect();
-        for (name, request) in &named {
-            for (version, count) in request.versions() {
-                let labels = [("request", *name), ("version", &version.to_string())];
-                out.counter(
-                    "kafka_network_requestmetrics_requests_total",
-                    &labels,
-                    count,
-                );
-            }
-        }
-        for (name, request) in &named {
-            for (code, count) in request.error_counts() {
-                let labels = [("request", *name), ("error", &code.to_string())];
-                out.counter("kafka_network_requestmetrics_errors_total", &labels, count);
-            }
-        }
-        for (name, request) in &named {
-            let labels = [("request", *name)];
-            let metric = "kafka_network_requestmetrics_totaltimems";
-            out.histogram(metric, &labels, &request.total_time);
-        }
-        for (name, request) in &named {
-            let labels = [("request", *name)];
-            let metric = "kafka_network_requestmetrics_requestbytes_total";
-            out.counter(metric, &labels, request.request_bytes.get());
-        }
-        for (name, request) in &named {
-            let labels = [("request", *name)];
-            let metric = "kafka_network_requestmetrics_responsebytes_total";
-            out.counter(metric, &labels, request.response_bytes.get());
         }
     }
 
@@ -404,7 +288,7 @@ impl Metrics {
             .listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let prefix = "kafka_server_socketservermetrics";
+        let prefix = "kafka_server_socket_server_metrics";
         for (listener, metrics) in listeners.iter() {
             let name = format!("{prefix}_connection_count");
             out.gauge(&name, &[("listener", listener)], metrics.connections.get());

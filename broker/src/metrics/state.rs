@@ -1,21 +1,24 @@
 //! Metrics that are read off the parts of the broker when somebody asks.
 
 use super::Exposition;
-use crate::api::{Api, Broker};
+use crate::api::{Api, Broker, error_code};
+use crate::log::PartitionLog;
+use crate::replica::partition::{Health, Partition};
 use crate::zookeeper::SessionState;
 
 /// Writes all metrics of a broker.
 pub fn write_all(broker: &Broker, out: &mut Exposition) {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     out.gauge("barnabas_build_info", &version, 1);
+    // 3 is RUNNING: what is not running does not answer here.
+    out.gauge("kafka_server_kafkaserver_brokerstate", &[], 3);
     super::process::write(out);
     write_logs(broker, out);
     write_replicas(broker, out);
     write_controller(broker, out);
     write_session(broker, out);
-    broker
-        .metrics
-        .write(out, |key| Api::find(key).map(|api| api.name));
+    let api_name = |key| Api::find(key).map(|api| api.name);
+    broker.metrics.write(out, api_name, error_code::name_of);
 }
 
 fn write_logs(broker: &Broker, out: &mut Exposition) {
@@ -59,6 +62,10 @@ fn write_logs(broker: &Broker, out: &mut Exposition) {
         log.log_start_offset()
     });
     each("kafka_log_log_logendoffset", &|log| log.log_end_offset());
+    each("kafka_log_log_numlogsegments", &|log| {
+        log.segment_count() as i64
+    });
+    broker.logs.write_flush_times(out);
 }
 
 fn write_replicas(broker: &Broker, out: &mut Exposition) {
@@ -69,10 +76,14 @@ fn write_replicas(broker: &Broker, out: &mut Exposition) {
         ("offlinereplicacount", counts.offline),
         ("underreplicatedpartitions", counts.under_replicated),
         ("underminisrpartitioncount", counts.under_min_isr),
+        ("atminisrpartitioncount", counts.at_min_isr),
+        ("reassigningpartitions", counts.reassigning),
     ];
     for (name, value) in gauges {
         out.gauge(&format!("kafka_server_replicamanager_{name}"), &[], value);
     }
+    write_partitions(broker, out);
+    write_fetchers(broker, out);
     let sessions = broker.fetch_sessions.counts();
     let prefix = "kafka_server_fetchsessioncache";
     let gauges = [
@@ -84,6 +95,61 @@ fn write_replicas(broker: &Broker, out: &mut Exposition) {
     }
     let name = format!("{prefix}_incrementalfetchsessionevictions_total");
     out.counter(&name, &[], sessions.evictions);
+}
+
+/// `kafka.cluster:type=Partition`, for the partitions that this broker leads.
+fn write_partitions(broker: &Broker, out: &mut Exposition) {
+    let partitions = broker.replicas.partitions();
+    let led: Vec<_> = partitions
+        .iter()
+        .map(|partition| (partition, partition.health()))
+        .filter(|(_, health)| health.is_leader)
+        .collect();
+    let mut each = |name: &str, value: &dyn Fn(&Partition, &Health) -> i64| {
+        for (partition, health) in &led {
+            let of = &partition.topic_partition;
+            let number = of.partition.to_string();
+            let labels = [("topic", of.topic.as_ref()), ("partition", number.as_str())];
+            let family = format!("kafka_cluster_partition_{name}");
+            out.gauge(&family, &labels, value(partition, health));
+        }
+    };
+    each("underreplicated", &|_, health| {
+        i64::from(health.is_under_replicated)
+    });
+    each("underminisr", &|_, health| {
+        i64::from(health.is_under_min_isr)
+    });
+    each("atminisr", &|_, health| i64::from(health.is_at_min_isr));
+    each("insyncreplicascount", &|_, health| health.in_sync as i64);
+    each("replicascount", &|_, health| health.replicas as i64);
+    each("laststableoffsetlag", &|partition, _| {
+        let stable = |log: &PartitionLog| partition.last_stable_offset(log);
+        let lag = partition
+            .log()
+            .map(|log| partition.high_watermark() - stable(&log));
+        lag.unwrap_or(0)
+    });
+}
+
+/// How the fetchers of followers get on.
+fn write_fetchers(broker: &Broker, out: &mut Exposition) {
+    let fetchers = broker.replicas.fetchers();
+    let counts = fetchers.counts();
+    let labels = [("clientId", "Replica")];
+    let prefix = "kafka_server_replicafetchermanager";
+    out.gauge(&format!("{prefix}_maxlag"), &labels, counts.max_lag);
+    let failed = counts.failed_partitions;
+    out.gauge(&format!("{prefix}_failedpartitionscount"), &labels, failed);
+    for (client, of, lag) in fetchers.lags() {
+        let partition = of.partition.to_string();
+        let labels = [
+            ("clientId", client.as_str()),
+            ("topic", of.topic.as_ref()),
+            ("partition", partition.as_str()),
+        ];
+        out.gauge("kafka_server_fetcherlagmetrics_consumerlag", &labels, lag);
+    }
 }
 
 fn write_controller(broker: &Broker, out: &mut Exposition) {
@@ -118,9 +184,18 @@ fn write_controller(broker: &Broker, out: &mut Exposition) {
         &[],
         queued,
     );
+    out.counter(
+        "kafka_controller_controllerstats_leaderelections_total",
+        &[],
+        status.leader_elections,
+    );
 }
 
 fn write_session(broker: &Broker, out: &mut Exposition) {
+    if let Some(times) = broker.zookeeper.coordination().request_times() {
+        let family = "kafka_server_zookeeperclientmetrics_zookeeperrequestlatencyms";
+        out.histogram(family, &[], &times);
+    }
     let now = *broker.zookeeper.session_state().borrow();
     let states = [
         ("CONNECTED", SessionState::Connected),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::net::TcpStream;
 
@@ -132,6 +133,7 @@ async fn serve<S: Service>(
         idle.note_activity();
         match outcome {
             Outcome::Respond(response) => {
+                let started = Instant::now();
                 if let Err(error) = stream.send(&response, &mut idle).await {
                     tracing::debug!(
                         peer = %connection.peer_address,
@@ -140,6 +142,7 @@ async fn serve<S: Service>(
                     );
                     return;
                 }
+                service.was_sent(&response, started.elapsed());
             }
             Outcome::Silent => {}
             Outcome::Close(reason) => {

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::api::dispatch::Outcome;
+use crate::api::dispatch::{Outcome, Response};
 use crate::api::{Broker, Connection, dispatch};
 use crate::metrics::ListenerMetrics;
 
@@ -56,6 +56,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Where the connections of a listener are counted.
     fn listener_metrics(&self, listener: &str) -> Arc<ListenerMetrics>;
+
+    /// A response is on its way to the client, and handing it over took so long.
+    fn was_sent(&self, response: &Response, took: Duration);
 }
 
 impl Service for Broker {
@@ -69,6 +72,10 @@ impl Service for Broker {
 
     fn listener_metrics(&self, listener: &str) -> Arc<ListenerMetrics> {
         self.metrics.listener(listener)
+    }
+
+    fn was_sent(&self, response: &Response, took: Duration) {
+        response.was_sent(&self.metrics, took);
     }
 }
 

@@ -52,6 +52,8 @@ impl Service for Echo {
     fn listener_metrics(&self, listener: &str) -> Arc<ListenerMetrics> {
         self.metrics.listener(listener)
     }
+
+    fn was_sent(&self, _: &Response, _: Duration) {}
 }
 
 fn slice(path: &Path, position: u64, length: usize) -> LogSlice {

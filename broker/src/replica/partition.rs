@@ -144,6 +144,8 @@ pub struct Health {
     pub is_at_min_isr: bool,
     /// Replicas are being added or removed.
     pub is_reassigning: bool,
+    pub in_sync: usize,
+    pub replicas: usize,
 }
 
 /// A partition hosted by this broker.
@@ -660,6 +662,8 @@ impl Partition {
             is_under_min_isr: in_sync < min_isr,
             is_at_min_isr: in_sync == min_isr,
             is_reassigning: state.is_reassigning(),
+            in_sync,
+            replicas: state.replicas().len(),
         }
     }
 

@@ -26,6 +26,7 @@ use super::*;
 use crate::api::alter_configs::{alter_configs, incremental_alter_configs};
 use crate::api::configs::describe_configs;
 use crate::api::{Connection, Context, Principal};
+use crate::host;
 use crate::zookeeper::memory::MemoryEnsemble;
 
 /// Longer than anything here should take on a busy machine.
@@ -433,3 +434,6 @@ async fn changes_that_make_no_sense_are_refused() {
     assert_eq!(level, "INFO:6");
     one.running.stop().await;
 }
+
+#[path = "metrics_tests.rs"]
+mod metrics;

@@ -13,8 +13,12 @@
 //! - When the session expires, everything under way fails with `SessionExpired`, subscribers get
 //!   [`CoordinationEvent::SessionExpired`], and no new session begins before all of them have let go of its hold.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
+
+use crate::metrics::Histogram;
 
 /// What ZooKeeper knows about a znode beside its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -337,6 +341,11 @@ pub trait Coordination: Send + Sync {
     fn session_state(&self) -> watch::Receiver<SessionState>;
 
     /// Ends the session, which removes its ephemeral nodes at once.
+    /// How long requests took, for metrics; `None` if that is not measured.
+    fn request_times(&self) -> Option<Arc<Histogram>> {
+        None
+    }
+
     fn close(&self) -> BoxFuture<'static, ()>;
 }
 

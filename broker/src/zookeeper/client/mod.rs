@@ -23,6 +23,7 @@ use super::coordination::{
     Coordination, CoordinationError, CoordinationEvent, Operation, Outcome, SessionState,
 };
 use super::options::ZooKeeperOptions;
+use crate::metrics::Histogram;
 
 /// What the task and the handles of a client share.
 struct Shared {
@@ -56,6 +57,7 @@ impl Shared {
 pub struct ZooKeeperClient {
     jobs: mpsc::UnboundedSender<Job>,
     shared: Arc<Shared>,
+    request_times: Arc<Histogram>,
 }
 
 impl ZooKeeperClient {
@@ -100,7 +102,11 @@ impl ZooKeeperClient {
                     reason: reason.clone(),
                 })
             }
-            Ok(Ok(_)) => Ok(Arc::new(Self { jobs, shared })),
+            Ok(Ok(_)) => Ok(Arc::new(Self {
+                jobs,
+                shared,
+                request_times: Arc::default(),
+            })),
             Ok(Err(_)) | Err(_) => {
                 let reason = shared
                     .reason
@@ -203,10 +209,13 @@ impl Coordination for ZooKeeperClient {
             answer.map(|answer| answer.unwrap_or(Err(CoordinationError::Closed)))
         });
         let answers: Vec<_> = answers.collect();
+        let started = Instant::now();
+        let times = self.request_times.clone();
         async move {
             let mut results = Vec::with_capacity(answers.len());
             for answer in answers {
                 results.push(answer.await);
+                times.observe(started.elapsed());
             }
             results
         }
@@ -220,6 +229,10 @@ impl Coordination for ZooKeeperClient {
             .unwrap_or_else(PoisonError::into_inner)
             .push(sender);
         receiver
+    }
+
+    fn request_times(&self) -> Option<Arc<Histogram>> {
+        Some(self.request_times.clone())
     }
 
     fn session_id(&self) -> i64 {
