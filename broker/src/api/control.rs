@@ -11,7 +11,9 @@ use barnabas_core::control::{
     LeaderAndIsrPartition, Leadership, LiveBroker, PartitionMetadata, SecurityProtocol,
     StopReplica, StopReplicaPartition, UpdateMetadata,
 };
-use barnabas_core::controller::{AlterPartition, AlteredPartition, IsrProposal, ProposedPartition};
+use barnabas_core::controller::{
+    AlterPartition, AlteredPartition, ControlledShutdownError, IsrProposal, ProposedPartition,
+};
 use barnabas_core::ids::{BrokerId, TopicId, TopicName, TopicPartition};
 use kafka_protocol::messages::alter_partition_response::{PartitionData, TopicData};
 use kafka_protocol::messages::controlled_shutdown_response::RemainingPartition;
@@ -43,29 +45,43 @@ pub async fn leader_and_isr(
     request: LeaderAndIsrRequest,
     context: &Context<'_>,
 ) -> LeaderAndIsrResponse {
-    let version = context.version;
-    let request = leader_and_isr_of(request, version);
-    let ids: HashMap<TopicName, Uuid> = if version >= 5 {
-        let partitions = request.partitions.iter();
-        let ids = partitions.map(|of| (of.topic_partition.topic.clone(), uuid(of.topic_id)));
-        ids.collect()
-    } else {
-        HashMap::new()
-    };
-    let asked: Vec<TopicPartition> = request
-        .partitions
-        .iter()
-        .map(|of| of.topic_partition.clone())
-        .collect();
+    let request = leader_and_isr_of(request, context.version);
+    let asked = Asked::of(&request);
     let outcome = obey(ControlRequest::LeaderAndIsr(request), context).await;
+    leader_and_isr_response(outcome, asked, context.version)
+}
+
+/// The partitions of a [`LeaderAndIsr`], and the ids of their topics.
+pub(crate) struct Asked {
+    partitions: Vec<TopicPartition>,
+    topic_ids: HashMap<TopicName, Uuid>,
+}
+
+impl Asked {
+    pub(crate) fn of(request: &LeaderAndIsr) -> Self {
+        let partitions = || request.partitions.iter();
+        Self {
+            partitions: partitions().map(|of| of.topic_partition.clone()).collect(),
+            topic_ids: partitions()
+                .map(|of| (of.topic_partition.topic.clone(), uuid(of.topic_id)))
+                .collect(),
+        }
+    }
+}
+
+pub(crate) fn leader_and_isr_response(
+    outcome: ControlOutcome,
+    asked: Asked,
+    version: i16,
+) -> LeaderAndIsrResponse {
     let response = LeaderAndIsrResponse::default().with_error_code(code_of(&outcome.result));
     // A request that is refused as a whole is refused for each partition, too.
     let errors: Vec<(TopicPartition, i16)> = match &outcome.result {
         Ok(()) => codes(outcome),
-        Err(error) => asked
-            .into_iter()
-            .map(|of| (of, error.error_code()))
-            .collect(),
+        Err(error) => {
+            let partitions = asked.partitions.into_iter();
+            partitions.map(|of| (of, error.error_code())).collect()
+        }
     };
     let error = |of: &TopicPartition, code| {
         LeaderAndIsrPartitionError::default()
@@ -81,8 +97,9 @@ pub async fn leader_and_isr(
     let topics = errors.chunk_by(|(a, _), (b, _)| a.topic == b.topic);
     let topics = topics.map(|of_topic| {
         let errors = of_topic.iter().map(|(of, code)| error(of, *code));
+        let topic_id = asked.topic_ids.get(&of_topic[0].0.topic);
         LeaderAndIsrTopicError::default()
-            .with_topic_id(ids.get(&of_topic[0].0.topic).copied().unwrap_or_default())
+            .with_topic_id(topic_id.copied().unwrap_or_default())
             .with_partition_errors(errors.collect())
     });
     response.with_topics(topics.collect())
@@ -94,7 +111,10 @@ pub async fn stop_replica(
     context: &Context<'_>,
 ) -> StopReplicaResponse {
     let request = stop_replica_of(request, context.version);
-    let outcome = obey(ControlRequest::StopReplica(request), context).await;
+    stop_replica_response(obey(ControlRequest::StopReplica(request), context).await)
+}
+
+pub(crate) fn stop_replica_response(outcome: ControlOutcome) -> StopReplicaResponse {
     let response = StopReplicaResponse::default().with_error_code(code_of(&outcome.result));
     let errors = codes(outcome).into_iter().map(|(of, code)| {
         StopReplicaPartitionError::default()
@@ -123,7 +143,14 @@ pub async fn controlled_shutdown(
     let controller = &context.broker.controller;
     let broker = BrokerId(request.broker_id.0);
     let asked = controller.controlled_shutdown(broker, request.broker_epoch);
-    match asked.await {
+    controlled_shutdown_response(asked.await)
+}
+
+/// Tells which partitions the broker still leads.
+pub(crate) fn controlled_shutdown_response(
+    kept: Result<Vec<TopicPartition>, ControlledShutdownError>,
+) -> ControlledShutdownResponse {
+    match kept {
         Ok(kept) => {
             let kept = kept.into_iter().map(|of| {
                 RemainingPartition::default()
@@ -193,7 +220,7 @@ fn ids(ids: &[WireBrokerId]) -> Vec<BrokerId> {
     ids.iter().map(|id| BrokerId(id.0)).collect()
 }
 
-fn leader_and_isr_of(request: LeaderAndIsrRequest, version: i16) -> LeaderAndIsr {
+pub(crate) fn leader_and_isr_of(request: LeaderAndIsrRequest, version: i16) -> LeaderAndIsr {
     let partition =
         |topic: &TopicName, topic_id, of: &LeaderAndIsrPartitionState| LeaderAndIsrPartition {
             topic_partition: TopicPartition::new(topic.clone(), of.partition_index),
@@ -246,7 +273,7 @@ fn port(port: i32) -> u16 {
     u16::try_from(port).unwrap_or(0)
 }
 
-fn stop_replica_of(request: StopReplicaRequest, version: i16) -> StopReplica {
+pub(crate) fn stop_replica_of(request: StopReplicaRequest, version: i16) -> StopReplica {
     let delete = request.delete_partitions;
     // Before version 3 no leader epoch is told.
     let without_epoch = |topic: TopicName, partition| StopReplicaPartition {
@@ -292,7 +319,7 @@ fn stop_replica_of(request: StopReplicaRequest, version: i16) -> StopReplica {
     }
 }
 
-fn update_metadata_of(request: UpdateMetadataRequest, version: i16) -> UpdateMetadata {
+pub(crate) fn update_metadata_of(request: UpdateMetadataRequest, version: i16) -> UpdateMetadata {
     let partition =
         |topic: &TopicName, topic_id, of: &UpdateMetadataPartitionState| PartitionMetadata {
             topic_partition: TopicPartition::new(topic.clone(), of.partition_index),
@@ -359,11 +386,15 @@ fn live_broker(broker: &UpdateMetadataBroker, version: i16) -> LiveBroker {
     LiveBroker {
         id: BrokerId(broker.id.0),
         endpoints,
-        rack: broker.rack.as_ref().map(ToString::to_string),
+        rack: broker
+            .rack
+            .as_ref()
+            .filter(|_| version >= 2)
+            .map(ToString::to_string),
     }
 }
 
-fn alter_partition_of(request: AlterPartitionRequest, version: i16) -> AlterPartition {
+pub(crate) fn alter_partition_of(request: AlterPartitionRequest, version: i16) -> AlterPartition {
     let mut partitions = Vec::new();
     for topic in &request.topics {
         let name = TopicName::from(topic.topic_name.as_str());
@@ -396,7 +427,10 @@ fn alter_partition_of(request: AlterPartitionRequest, version: i16) -> AlterPart
 }
 
 /// Grouped by topic, in the order in which the topics were asked for.
-fn altered_partitions(altered: Vec<AlteredPartition>, version: i16) -> AlterPartitionResponse {
+pub(crate) fn altered_partitions(
+    altered: Vec<AlteredPartition>,
+    version: i16,
+) -> AlterPartitionResponse {
     let mut topics: Vec<TopicData> = Vec::new();
     let mut positions = HashMap::new();
     for partition in altered {

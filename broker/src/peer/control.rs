@@ -425,3 +425,150 @@ fn control_result(code: i16) -> Result<(), ControlError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use barnabas_core::control::{BrokerAddress, ControlHeader, Endpoint, Leadership};
+
+    use crate::api::control::{leader_and_isr_of, stop_replica_of, update_metadata_of};
+
+    fn header(broker_epoch: i64) -> ControlHeader {
+        ControlHeader {
+            controller_id: BrokerId(1),
+            controller_epoch: 5,
+            broker_epoch,
+        }
+    }
+
+    fn leadership() -> Leadership {
+        Leadership {
+            controller_epoch: 4,
+            leader: 2,
+            leader_epoch: 3,
+            isr: vec![BrokerId(2), BrokerId(1)],
+            partition_epoch: 9,
+            is_recovering: false,
+        }
+    }
+
+    fn partitions() -> [TopicPartition; 3] {
+        [("a", 0), ("a", 1), ("b", 0)].map(|(topic, index)| TopicPartition::new(topic, index))
+    }
+
+    /// What an older version cannot say is what a receiver of it takes for granted.
+    #[test]
+    fn orders_of_all_versions_are_understood() {
+        for version in 0..=7 {
+            let id = (version >= 5).then_some(TopicId(Uuid::from_u128(7)));
+            let replicas = |from: i16| {
+                let ids = vec![BrokerId(3)];
+                if version >= from { ids } else { Vec::new() }
+            };
+            let leaders = BrokerAddress {
+                id: BrokerId(2),
+                host: "h".to_owned(),
+                port: 9092,
+            };
+            let request = LeaderAndIsr {
+                header: header(if version >= 2 { 77 } else { -1 }),
+                partitions: Vec::from(partitions().map(|topic_partition| LeaderAndIsrPartition {
+                    topic_partition,
+                    topic_id: id,
+                    leadership: Leadership {
+                        is_recovering: version >= 6,
+                        ..leadership()
+                    },
+                    replicas: vec![BrokerId(2), BrokerId(1)],
+                    adding_replicas: replicas(3),
+                    removing_replicas: replicas(3),
+                    is_new: version >= 1,
+                })),
+                live_leaders: vec![leaders],
+            };
+            let mut bytes = BytesMut::new();
+            let wire = leader_and_isr_request(&request, version);
+            wire.encode(&mut bytes, version).unwrap();
+            let wire = LeaderAndIsrRequest::decode(&mut bytes, version).unwrap();
+            assert_eq!(leader_and_isr_of(wire, version), request, "v{version}");
+        }
+        for version in 0..=4 {
+            let request = StopReplica {
+                header: header(if version >= 1 { 77 } else { -1 }),
+                partitions: Vec::from(partitions().map(|topic_partition| StopReplicaPartition {
+                    leader_epoch: if version >= 3 { 6 } else { -1 },
+                    delete: topic_partition.partition == 1,
+                    topic_partition,
+                })),
+            };
+            let mut understood = Vec::new();
+            for wire in stop_replica_requests(&request, version) {
+                let mut bytes = BytesMut::new();
+                wire.encode(&mut bytes, version).unwrap();
+                let wire = StopReplicaRequest::decode(&mut bytes, version).unwrap();
+                let part = stop_replica_of(wire, version);
+                assert_eq!(part.header, request.header);
+                understood.extend(part.partitions);
+            }
+            understood.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
+            assert_eq!(understood, request.partitions, "v{version}");
+        }
+    }
+
+    fn update(version: i16, broker_epoch: i64) -> UpdateMetadata {
+        let listener = if version >= 3 { "INSIDE" } else { "PLAINTEXT" };
+        let endpoint = Endpoint {
+            listener: listener.to_owned(),
+            security_protocol: SecurityProtocol::Plaintext,
+            host: "h".to_owned(),
+            port: 9092,
+        };
+        let offline = if version >= 4 {
+            vec![BrokerId(1)]
+        } else {
+            vec![]
+        };
+        UpdateMetadata {
+            header: header(if version >= 5 { broker_epoch } else { -1 }),
+            partitions: Arc::new(partitions().map(|topic_partition| PartitionMetadata {
+                topic_partition,
+                topic_id: (version >= 7).then_some(TopicId(Uuid::from_u128(7))),
+                leadership: leadership(),
+                replicas: vec![BrokerId(2), BrokerId(1)],
+                offline_replicas: offline.clone(),
+            })),
+            live_brokers: Arc::new([LiveBroker {
+                id: BrokerId(2),
+                endpoints: vec![endpoint],
+                rack: (version >= 2).then(|| "r".to_owned()),
+            }]),
+        }
+    }
+
+    #[test]
+    fn one_encoding_of_the_metadata_serves_all_brokers() {
+        for version in 0..=8 {
+            let encoder = MetadataEncoder::default();
+            let first = update(version, 77);
+            let body = encoder.encode(&first, version).unwrap();
+            for broker_epoch in [77, 78] {
+                let header = ControlHeader {
+                    broker_epoch,
+                    ..first.header
+                };
+                let request = UpdateMetadata {
+                    header: if version >= 5 { header } else { first.header },
+                    ..first.clone()
+                };
+                let same = encoder.encode(&request, version).unwrap();
+                assert_eq!(same.as_ptr(), body.as_ptr(), "encoded twice");
+                let parts = with_broker_epoch(&same, version, broker_epoch);
+                let mut bytes = Bytes::from([parts.0, &parts.1, parts.2].concat());
+                let wire = UpdateMetadataRequest::decode(&mut bytes, version).unwrap();
+                assert_eq!(update_metadata_of(wire, version), request, "v{version}");
+            }
+            let other = encoder.encode(&update(version, 77), version).unwrap();
+            assert_ne!(other.as_ptr(), body.as_ptr());
+        }
+    }
+}

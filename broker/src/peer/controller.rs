@@ -12,6 +12,7 @@ use barnabas_core::controller::{
 };
 use barnabas_core::ids::{BrokerEpoch, BrokerId, TopicId, TopicPartition};
 use barnabas_core::metadata::ClusterImage;
+use indexmap::IndexMap;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_partition_request::{BrokerState, PartitionData, TopicData};
 use kafka_protocol::messages::alter_partition_response::PartitionData as AlteredData;
@@ -210,7 +211,8 @@ fn alter_partition_request(
     named: &[Named<'_>],
     version: i16,
 ) -> AlterPartitionRequest {
-    let mut topics: BTreeMap<(Uuid, &str), Vec<PartitionData>> = BTreeMap::new();
+    // In the order of the proposals.
+    let mut topics: IndexMap<(Uuid, &str), Vec<PartitionData>> = IndexMap::new();
     for named in named {
         let proposal = named.proposal;
         let data = PartitionData::default()

@@ -8,6 +8,8 @@ mod controller;
 mod error;
 mod frame;
 pub mod leader;
+#[cfg(test)]
+mod recorded;
 mod tcp;
 #[cfg(test)]
 mod tests;

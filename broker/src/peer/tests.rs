@@ -128,3 +128,27 @@ async fn a_request_that_cannot_be_encoded_is_not_sent() {
     let malformed = peer.call(99, &request, LONG).await;
     assert!(matches!(malformed, Err(PeerError::Malformed(_))));
 }
+
+#[test]
+fn versions_of_orders_follow_the_inter_broker_protocol() {
+    let check = |protocol: &str, expected: [i16; 4]| {
+        let found = ControlVersions::of(protocol);
+        let found = [
+            found.leader_and_isr,
+            found.stop_replica,
+            found.update_metadata,
+            found.controlled_shutdown,
+        ];
+        assert_eq!(found, expected, "{protocol}");
+    };
+    check("3.9-IV0", [7, 4, 8, 3]);
+    check("3.4", [7, 4, 8, 3]);
+    check("3.3-IV3", [6, 3, 7, 3]);
+    check("2.8-IV1", [5, 3, 7, 3]);
+    check("2.4-IV1", [4, 2, 6, 3]);
+    check("2.4-IV0", [3, 1, 5, 2]);
+    check("2.2", [2, 1, 5, 2]);
+    check("1.0", [1, 0, 4, 1]);
+    check("0.10.2", [0, 0, 3, 1]);
+    check("0.9.0", [0, 0, 1, 1]);
+}
