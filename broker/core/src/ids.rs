@@ -36,6 +36,9 @@ pub type PartitionEpoch = i32;
 /// The name of a topic; cheap to clone.
 pub type TopicName = Arc<str>;
 
+/// The name of a consumer group; cheap to clone.
+pub type GroupId = Arc<str>;
+
 /// A topic and the number of one of its partitions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
@@ -110,6 +113,16 @@ impl FromStr for TopicId {
 /// `__consumer_offsets` and `__transaction_state`: clients may not write to them.
 pub fn is_internal_topic(topic: &str) -> bool {
     matches!(topic, "__consumer_offsets" | "__transaction_state")
+}
+
+/// Which of `partitions` partitions of an internal topic keeps what belongs to `key`, a group or a transactional id:
+/// Java's hash over UTF-16 code units, absolute. Clients and brokers all over the cluster must agree.
+pub fn coordinator_partition(key: &str, partitions: i32) -> i32 {
+    let hash = key.encode_utf16().fold(0_i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    });
+    // Kafka's `Utils.abs` makes the smallest number zero.
+    hash.checked_abs().unwrap_or(0) % partitions.max(1)
 }
 
 /// Longest name of a topic: `<name>-<partition>.<32 hex digits>-delete` must fit a file name.

@@ -13,6 +13,8 @@
 //! | [`control`] | what a controller tells a broker |
 //! | [`controller`] | who leads which partition, and who is told |
 //! | [`liveness`] | whether a broker that seems to be dead is dead |
+//! | [`fields`] | fields of keys and values in internal topics |
+//! | [`group`] | one consumer group on its coordinator |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
@@ -21,6 +23,8 @@ pub mod balance;
 pub mod config;
 pub mod control;
 pub mod controller;
+pub mod fields;
+pub mod group;
 pub mod ids;
 pub mod liveness;
 pub mod metadata;

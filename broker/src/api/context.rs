@@ -1,13 +1,14 @@
 //! What a handler is given beside the request: the broker's parts, and who asks.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use barnabas_core::ids::BrokerId;
 
 use crate::config::LiveConfig;
 use crate::controller::{ControllerHandle, ControllerLink};
+use crate::coordinator::GroupCoordinator;
 use crate::log::LogManager;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
@@ -37,6 +38,7 @@ pub struct Broker {
     pub peers: Arc<dyn PeerNetwork>,
     pub topics: Arc<TopicAdmin>,
     pub producer_ids: Arc<ProducerIdManager>,
+    pub groups: Arc<GroupCoordinator>,
 }
 
 /// Who sent a request: `User:name`, as authorizers and quotas know it.
@@ -71,6 +73,19 @@ pub struct Connection {
     pub listener: Arc<str>,
     pub peer_address: SocketAddr,
     pub principal: Principal,
+}
+
+impl Connection {
+    /// The client's address as Java writes it: `/127.0.0.1`, and all eight parts of one of IPv6.
+    pub fn host(&self) -> String {
+        match self.peer_address.ip().to_canonical() {
+            IpAddr::V4(ip) => format!("/{ip}"),
+            IpAddr::V6(ip) => {
+                let parts = ip.segments().map(|part| format!("{part:x}"));
+                format!("/{}", parts.join(":"))
+            }
+        }
+    }
 }
 
 /// The circumstances of one request.

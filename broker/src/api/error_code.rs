@@ -6,6 +6,7 @@ use barnabas_core::controller::{
     AllocateProducerIdsError, AlterPartitionError, ControlledShutdownError, IsrRefusal,
 };
 use barnabas_core::controller::{ControllerError, ElectLeaderError, ReassignmentError};
+use barnabas_core::group::GroupError;
 use barnabas_core::partition::PartitionError;
 use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::records::legacy::DownConversionError;
@@ -323,6 +324,33 @@ impl ToErrorCode for AllocateProducerIdsError {
             Self::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
             Self::BrokerNotRegistered => ResponseError::BrokerIdNotRegistered,
             Self::Failed | Self::Exhausted => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for GroupError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::InvalidGroupId => ResponseError::InvalidGroupId,
+            Self::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+            Self::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+            Self::NotCoordinator => ResponseError::NotCoordinator,
+            Self::UnknownMemberId => ResponseError::UnknownMemberId,
+            Self::FencedInstanceId => ResponseError::FencedInstanceId,
+            Self::IllegalGeneration => ResponseError::IllegalGeneration,
+            Self::RebalanceInProgress => ResponseError::RebalanceInProgress,
+            Self::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+            Self::MemberIdRequired => ResponseError::MemberIdRequired,
+            Self::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+            Self::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+            Self::NonEmptyGroup => ResponseError::NonEmptyGroup,
+            Self::GroupIdNotFound => ResponseError::GroupIdNotFound,
+            Self::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+            Self::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
+            Self::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+            Self::InvalidCommitOffsetSize => ResponseError::InvalidCommitOffsetSize,
+            Self::RequestTimedOut => ResponseError::RequestTimedOut,
+            Self::UnknownServerError => ResponseError::UnknownServerError,
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod configs;
 pub mod context;
 pub mod control;
+pub mod coordinators;
 pub mod decode;
 pub mod dispatch;
 pub mod elections;
@@ -20,6 +21,7 @@ pub mod error_counts;
 pub mod features;
 pub mod fetch;
 pub mod fetch_encoder;
+pub mod group_offsets;
 pub mod groups;
 pub mod leaders;
 pub mod log_dirs;
@@ -213,7 +215,15 @@ api_table! {
     StopReplica(StopReplicaRequest) 0..=4 => control::stop_replica,
     UpdateMetadata(UpdateMetadataRequest) 0..=8 => control::update_metadata,
     ControlledShutdown(ControlledShutdownRequest) 0..=3 => control::controlled_shutdown,
-    FindCoordinator(FindCoordinatorRequest) 0..=6 => groups::find_coordinator,
+    OffsetCommit(OffsetCommitRequest) 0..=9 => group_offsets::offset_commit,
+    OffsetFetch(OffsetFetchRequest) 0..=9 => group_offsets::offset_fetch,
+    FindCoordinator(FindCoordinatorRequest) 0..=6 => coordinators::find_coordinator,
+    JoinGroup(JoinGroupRequest) 0..=9 => groups::join_group,
+    Heartbeat(HeartbeatRequest) 0..=4 => groups::heartbeat,
+    LeaveGroup(LeaveGroupRequest) 0..=5 => groups::leave_group,
+    SyncGroup(SyncGroupRequest) 0..=5 => groups::sync_group,
+    DescribeGroups(DescribeGroupsRequest) 0..=5 => groups::describe_groups,
+    ListGroups(ListGroupsRequest) 0..=5 => groups::list_groups,
     ApiVersions(ApiVersionsRequest) 0..=4 => api_versions::api_versions,
     CreateTopics(CreateTopicsRequest) 0..=7 => topics::create_topics,
     DeleteTopics(DeleteTopicsRequest) 0..=6 => topics::delete_topics,
@@ -234,4 +244,8 @@ api_table! {
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
     AllocateProducerIds(AllocateProducerIdsRequest) 0..=0 => control::allocate_producer_ids,
+    DeleteGroups(DeleteGroupsRequest) 0..=2 => groups::delete_groups,
+    OffsetDelete(OffsetDeleteRequest) 0..=0 => group_offsets::offset_delete,
+    ConsumerGroupHeartbeat(ConsumerGroupHeartbeatRequest) 0..=0 => groups::consumer_group_heartbeat,
+    ConsumerGroupDescribe(ConsumerGroupDescribeRequest) 0..=0 => groups::consumer_group_describe,
 }

@@ -23,6 +23,7 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
 };
+use crate::coordinator::GroupCoordinator;
 use crate::files::Files;
 use crate::files::memory::Memory;
 use crate::log::{LogDirsOptions, LogManager};
@@ -135,6 +136,7 @@ impl TestBroker {
             controller_link,
             broker_id,
             cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
+            groups: GroupCoordinator::new(live.clone()),
             config: live,
             metadata,
             metrics,

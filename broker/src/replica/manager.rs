@@ -5,16 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use barnabas_core::config::{BrokerConfig, TopicConfig};
 use barnabas_core::control::{
-    ControlError, ControlHeader, ControlOutcome, ControlRequest, EPOCH_DURING_DELETE, LeaderAndIsr,
-    LeaderAndIsrPartition, StopReplica, StopReplicaPartition, UpdateMetadata,
+    ControlError, ControlHeader, ControlOutcome, ControlRequest, EPOCH_DURING_DELETE,
+    LEADER_DURING_DELETE, LeaderAndIsr, LeaderAndIsrPartition, StopReplica, StopReplicaPartition,
+    UpdateMetadata,
 };
-use barnabas_core::ids::{BrokerId, ControllerEpoch, TopicName, TopicPartition};
+use barnabas_core::ids::{BrokerId, ControllerEpoch, TopicName, TopicPartition, is_internal_topic};
 use barnabas_core::partition::{PartitionError, Verdict};
 use barnabas_core::time::Now;
 use futures::future::{BoxFuture, FutureExt as _};
@@ -25,6 +26,7 @@ use super::hosted::{Hosted, Replica};
 use super::isr_changer::IsrChanger;
 use super::isr_changes::IsrChanges;
 use super::partition::{Neighbourhood, Partition};
+use super::roles::RoleListener;
 use super::throttle::ReplicationQuota;
 use super::topic_configs::TopicConfigs;
 use crate::config::LiveConfig;
@@ -74,6 +76,7 @@ pub struct ReplicaManager {
     follower_quota: Arc<ReplicationQuota>,
     metrics: Arc<Metrics>,
     hosted: ArcSwap<Hosted>,
+    role_listener: OnceLock<Arc<dyn RoleListener>>,
     /// The highest controller epoch seen. Its lock makes control requests take turns.
     control: Mutex<ControllerEpoch>,
     /// Czxid of this broker's registration; -1 before it.
@@ -113,6 +116,7 @@ impl ReplicaManager {
             follower_quota,
             metrics: options.metrics,
             hosted: ArcSwap::default(),
+            role_listener: OnceLock::new(),
             control: Mutex::new(0),
             broker_epoch,
             has_roles: AtomicBool::new(false),
@@ -176,6 +180,11 @@ impl ReplicaManager {
     /// Which registration of this broker is the current one, for whoever registers it.
     pub fn broker_epoch(&self) -> Arc<AtomicI64> {
         self.broker_epoch.clone()
+    }
+
+    /// Whom to tell of the leaders of internal topics; to be called once, before the controller can be heard.
+    pub fn set_role_listener(&self, listener: Arc<dyn RoleListener>) {
+        let _ = self.role_listener.set(listener);
     }
 
     /// The way to the controller, for changes of ISRs.
@@ -289,6 +298,7 @@ impl ReplicaManager {
         let now = clock::now();
         let local = self.neighbourhood.broker_id;
         let mut hosted = Hosted::clone(&self.hosted.load());
+        let led = self.led_internal_partitions(&request.partitions);
         let mut results = vec![Ok(()); request.partitions.len()];
         for leads in [true, false] {
             for (partition, result) in request.partitions.iter().zip(&mut results) {
@@ -300,6 +310,7 @@ impl ReplicaManager {
         self.hosted.store(Arc::new(hosted));
         self.has_roles.store(true, Ordering::Release);
         self.update_fetchers(request, &results);
+        self.tell_roles(&request.partitions, &led);
         let partitions = request
             .partitions
             .iter()
@@ -323,6 +334,45 @@ impl ReplicaManager {
             }
         }
         self.fetchers.end_idle();
+    }
+
+    /// Those of `partitions` that belong to internal topics and are led by this broker now.
+    fn led_internal_partitions(
+        &self,
+        partitions: &[LeaderAndIsrPartition],
+    ) -> BTreeSet<TopicPartition> {
+        let internal = partitions
+            .iter()
+            .map(|partition| &partition.topic_partition)
+            .filter(|partition| is_internal_topic(&partition.topic));
+        let led = internal.filter(|partition| {
+            self.partition(&partition.topic, partition.partition)
+                .is_ok_and(|partition| partition.view().is_leader)
+        });
+        led.cloned().collect()
+    }
+
+    fn tell_roles(&self, partitions: &[LeaderAndIsrPartition], led: &BTreeSet<TopicPartition>) {
+        let Some(listener) = self.role_listener.get() else {
+            return;
+        };
+        for request in partitions {
+            let topic_partition = &request.topic_partition;
+            if !is_internal_topic(&topic_partition.topic) {
+                continue;
+            }
+            let found = self.partition(&topic_partition.topic, topic_partition.partition);
+            let leader = found.ok().filter(|partition| partition.view().is_leader);
+            match leader {
+                Some(partition) if !led.contains(topic_partition) => {
+                    listener.elected(&partition, partition.leader_epoch());
+                }
+                Some(_) => {}
+                None => {
+                    listener.resigned(topic_partition, Some(request.leadership.leader_epoch));
+                }
+            }
+        }
     }
 
     fn take_role(
@@ -437,6 +487,15 @@ impl ReplicaManager {
             .collect();
         self.hosted.store(Arc::new(hosted));
         self.fetchers.end_idle();
+        if let Some(listener) = self.role_listener.get() {
+            for stopped in &request.partitions {
+                let topic_partition = &stopped.topic_partition;
+                if stopped.delete && is_internal_topic(&topic_partition.topic) {
+                    let epoch = Some(stopped.leader_epoch).filter(|epoch| *epoch >= 0);
+                    listener.resigned(topic_partition, epoch);
+                }
+            }
+        }
         ControlOutcome {
             result: Ok(()),
             partitions,
@@ -481,6 +540,18 @@ impl ReplicaManager {
         let mut controller_epoch = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         self.admit(&request.header, &mut controller_epoch)?;
         self.metadata().update(request);
+        if let Some(listener) = self.role_listener.get() {
+            let gone = request
+                .partitions
+                .iter()
+                .filter(|partition| partition.leadership.leader == LEADER_DURING_DELETE);
+            let gone: Vec<TopicPartition> = gone
+                .map(|partition| partition.topic_partition.clone())
+                .collect();
+            if !gone.is_empty() {
+                listener.deleted(&gone);
+            }
+        }
         Ok(())
     }
 

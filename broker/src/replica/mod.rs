@@ -10,6 +10,7 @@
 //! | [`throttle`] | quotas of replication |
 //! | [`isr_changes`] | asks the controller for other ISRs |
 //! | [`hosted`] | the map of partitions, swapped whole |
+//! | [`roles`] | who hears of the leaders of internal topics |
 //! | [`topic_configs`] | the settings of topics |
 //! | [`waiters`] | who waits for a partition to move |
 //! | [`fetch_session`], [`fetch_session_cache`] | what consumers fetch incrementally (KIP-227) |
@@ -25,6 +26,7 @@ mod isr_changer;
 pub mod isr_changes;
 pub mod manager;
 pub mod partition;
+pub mod roles;
 pub mod throttle;
 pub mod topic_configs;
 pub mod waiters;
@@ -33,4 +35,5 @@ pub use barnabas_core::partition::PartitionError;
 pub use isr_changes::IsrChanges;
 pub use manager::{ReplicaManager, ReplicaManagerOptions};
 pub use partition::Partition;
+pub use roles::RoleListener;
 pub use topic_configs::{TopicConfigs, ZooKeeperTopicConfigs};

@@ -20,6 +20,7 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
+use crate::coordinator::{Coordinators, GroupCoordinator, OFFSETS_TOPIC};
 use crate::files::Files;
 use crate::liveness::{self, LivenessOptions};
 use crate::log::{LogDirsOptions, LogManager, MetaProperties};
@@ -130,6 +131,10 @@ impl Assembly {
             config: live.clone(),
             metrics: metrics.clone(),
         });
+        let groups = GroupCoordinator::new(live.clone());
+        replicas.set_role_listener(Arc::new(Coordinators {
+            groups: groups.clone(),
+        }));
         let session_slots = config.max_incremental_fetch_session_cache_slots;
         let registration = identity::registration(&config, broker_id, addresses);
         zookeeper.check_endpoints(&registration).await?;
@@ -153,6 +158,12 @@ impl Assembly {
         let peers = ground.network;
         replicas.start();
         metadata.expect_update(FIRST_UPDATE_PATIENCE, !logs.all_logs().is_empty());
+        let offsets_topic = zookeeper.topic_assignment(OFFSETS_TOPIC).await;
+        let offsets_partitions = match offsets_topic.map_err(StartError::OffsetsTopic)? {
+            Some(assignment) => assignment.partitions.len() as i32,
+            None => config.offsets_topic_num_partitions,
+        };
+        let group_expiry = groups.start(offsets_partitions);
         let controller = ControllerHandle::start(ControllerOptions {
             zookeeper: zookeeper.clone(),
             config: live.clone(),
@@ -183,10 +194,12 @@ impl Assembly {
             controller_link,
             peers,
             metadata,
+            groups,
         });
         let mut tasks = vec![
             host::spawn(config_listener.run()),
             host::spawn(count_session_events(broker.clone())),
+            group_expiry,
         ];
         let watching = liveness::start(LivenessOptions {
             broker_id,
@@ -230,6 +243,8 @@ impl Assembled {
     pub async fn hand_over(&self) {
         self.hand_over_leaders().await;
         self.broker.controller.let_go_of_registration().await;
+        // Members of groups wait for minutes.
+        self.broker.groups.stop();
     }
 
     async fn hand_over_leaders(&self) {

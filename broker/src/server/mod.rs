@@ -27,8 +27,8 @@ use crate::net::{
 };
 use crate::peer::{PeerNetwork, TcpNetwork};
 use crate::zookeeper::{
-    ClusterIdError, ConfigReadError, ConnectError, CoordinationError, RegistrationError, ZooKeeper,
-    ZooKeeperOptions,
+    ClusterIdError, ConfigReadError, ConnectError, CoordinationError, RegistrationError,
+    TopicStoreError, ZooKeeper, ZooKeeperOptions,
 };
 
 pub use assembly::{Assembled, Assembly, Ground};
@@ -58,6 +58,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Registration(#[from] RegistrationError),
+    #[error("the topic of committed offsets could not be looked at in ZooKeeper: {0}")]
+    OffsetsTopic(TopicStoreError),
     #[error(transparent)]
     Admin(#[from] AdminError),
 }

@@ -71,6 +71,8 @@ pub struct TopicAdmin {
     zookeeper: Arc<ZooKeeper>,
     config: Arc<LiveConfig>,
     metadata: Arc<MetadataCache>,
+    /// Many clients find a coordinator missing at the same time.
+    internal_creation: tokio::sync::Mutex<()>,
 }
 
 impl TopicAdmin {
@@ -83,6 +85,7 @@ impl TopicAdmin {
             zookeeper,
             config,
             metadata,
+            internal_creation: tokio::sync::Mutex::default(),
         })
     }
 
@@ -207,6 +210,15 @@ impl TopicAdmin {
             Ok(_) | Err(TopicError::Exists(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Creates `__consumer_offsets` or `__transaction_state` if it is not there; one attempt at a time.
+    pub async fn create_internal(&self, name: &str) -> Result<(), TopicError> {
+        let _turn = self.internal_creation.lock().await;
+        if self.metadata.image().topic(name).is_some() || self.zookeeper.topic_exists(name).await? {
+            return Ok(());
+        }
+        self.auto_create(name).await
     }
 
     /// Asks the controller to delete topics and waits until this broker knows them no more. One result a topic.

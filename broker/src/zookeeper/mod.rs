@@ -9,6 +9,7 @@
 //! | [`fenced`] | writes of the controller |
 //! | [`registration`] | this broker's place in the cluster |
 //! | [`config_store`] | dynamic configurations and their change notifications |
+//! | [`old_offsets`] | offsets of consumers that still keep them here |
 //! | [`topic_store`] | topics and their assignments |
 
 pub mod client;
@@ -16,6 +17,7 @@ pub mod config_store;
 pub mod coordination;
 pub mod fenced;
 pub mod memory;
+pub mod old_offsets;
 pub mod options;
 pub mod registration;
 pub mod topic_store;

@@ -8,8 +8,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::Request as _;
 
-/// Groups and transactions are not served yet, so there are no internal topics either.
-pub(super) fn are_coordinators_missing() -> bool {
+/// Transactions are not served yet, so their topic is not there either.
+pub(super) fn are_transactions_missing() -> bool {
     BrokerKind::under_test() == BrokerKind::Barnabas
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Deviation {
     pub(super) reason: &'static str,
 }
 
-const NO_COORDINATORS: &str = "coordinators of groups and transactions are not served yet";
+const NO_COORDINATORS: &str = "coordinators of transactions are not served yet";
 
 const NO_MARKERS: &str = "markers of transactions are not written yet, so a log is shorter";
 
@@ -30,7 +30,7 @@ const DEVIATIONS: &[Deviation] = &[
     Deviation {
         key: FindCoordinatorRequest::KEY,
         versions: 0..=6,
-        cases: &["group", "txn", "empty key", "3 extra bytes"],
+        cases: &["txn"],
         reason: NO_COORDINATORS,
     },
     Deviation {

@@ -33,5 +33,8 @@ pub(super) fn decode(key: i16, version: i16, frame: Bytes) -> Result<Tree> {
         LeaderAndIsrRequest StopReplicaRequest UpdateMetadataRequest ControlledShutdownRequest
         AlterPartitionRequest AllocateProducerIdsRequest ElectLeadersRequest
         AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest UpdateFeaturesRequest
+        OffsetCommitRequest OffsetFetchRequest JoinGroupRequest HeartbeatRequest LeaveGroupRequest
+        SyncGroupRequest DescribeGroupsRequest ListGroupsRequest DeleteGroupsRequest OffsetDeleteRequest
+        ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest
     ))
 }

@@ -4,46 +4,35 @@ use crate::config::setting::{Check, Kind, Setting};
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("group.min.session.timeout.ms", Kind::Int, Some("6000"))
-        .not_yet()
         .doc("Shortest session timeout that a group member may ask for."),
     Setting::new("group.max.session.timeout.ms", Kind::Int, Some("1800000"))
-        .not_yet()
         .doc("Longest session timeout that a group member may ask for."),
     Setting::new("group.initial.rebalance.delay.ms", Kind::Int, Some("3000"))
-        .not_yet()
         .doc("How long a new group waits for more members before its first rebalance."),
     Setting::new("group.max.size", Kind::Int, Some("2147483647"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Most members of a group."),
     Setting::new("offset.metadata.max.bytes", Kind::Int, Some("4096"))
-        .not_yet()
         .doc("Most bytes of metadata that may accompany a committed offset."),
     Setting::new("offsets.load.buffer.size", Kind::Int, Some("5242880"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Bytes read at a time when committed offsets are loaded."),
     Setting::new("offsets.topic.replication.factor", Kind::Short, Some("3"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc(
             "Replicas of the topic of committed offsets; it is not created before there are so \
              many brokers.",
         ),
     Setting::new("offsets.topic.num.partitions", Kind::Int, Some("50"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Partitions of the topic of committed offsets; never change it later."),
     Setting::new("offsets.topic.segment.bytes", Kind::Int, Some("104857600"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Segment size of the topic of committed offsets."),
     Setting::new("offsets.topic.compression.codec", Kind::Int, Some("0"))
-        .not_yet()
         .doc("Codec of the topic of committed offsets: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd."),
     Setting::new("offsets.retention.minutes", Kind::Int, Some("10080"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("How long offsets of a group without members are kept."),
     Setting::new(
         "offsets.retention.check.interval.ms",
@@ -51,14 +40,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("600000"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("How often expired offsets are looked for."),
     Setting::new("offsets.commit.timeout.ms", Kind::Int, Some("5000"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("How long an offset commit waits for all replicas."),
     Setting::new("offsets.commit.required.acks", Kind::Short, Some("-1"))
-        .not_yet()
         .doc("Acknowledgements that an offset commit needs; leave it at -1."),
     Setting::new("transaction.state.log.min.isr", Kind::Int, Some("2"))
         .check(Check::AtLeast(1))

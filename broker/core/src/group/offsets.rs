@@ -1,0 +1,317 @@
+//! Committed offsets of one group: those in force, those whose records are not replicated yet, and those of open
+//! transactions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::records::OffsetCommit;
+use crate::ids::{Offset, TopicName, TopicPartition};
+
+/// A committed offset and where it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedOffset {
+    /// Offset of the record in `__consumer_offsets`: of two commits the later in the log wins.
+    pub record_offset: Offset,
+    pub commit: OffsetCommit,
+}
+
+/// By partition number.
+type OfTopic<T> = BTreeMap<i32, T>;
+type ByPartition<T> = BTreeMap<TopicName, OfTopic<T>>;
+
+/// The offsets of one group.
+#[derive(Clone, Debug, Default)]
+pub struct Offsets {
+    committed: ByPartition<CommittedOffset>,
+    /// Commits on their way into the log, counted.
+    pending: ByPartition<usize>,
+    /// Transactional commits by producer id. A commit without a record offset is on its way into the log.
+    transactional: BTreeMap<i64, ByPartition<Option<CommittedOffset>>>,
+}
+
+impl Offsets {
+    pub fn get(&self, topic: &str, partition: i32) -> Option<&OffsetCommit> {
+        let committed = self.committed.get(topic)?.get(&partition)?;
+        Some(&committed.commit)
+    }
+
+    /// All of them, topics and partitions in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&TopicName, i32, &OffsetCommit)> {
+        let topics = self.committed.iter();
+        topics.flat_map(|(topic, partitions)| {
+            partitions
+                .iter()
+                .map(move |(partition, committed)| (topic, *partition, &committed.commit))
+        })
+    }
+
+    /// How many partitions have a committed offset.
+    pub fn len(&self) -> usize {
+        self.committed.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether there is neither a committed offset nor one that may become one.
+    pub fn is_empty(&self) -> bool {
+        self.committed.is_empty() && self.pending.is_empty() && self.transactional.is_empty()
+    }
+
+    /// Whether a commit is under way that may still change the offset (KIP-447).
+    pub fn is_unstable(&self, topic: &str, partition: i32) -> bool {
+        is_in(&self.pending, topic, partition)
+            || self
+                .transactional
+                .values()
+                .any(|pending| is_in(pending, topic, partition))
+    }
+
+    /// Commits are about to be appended.
+    pub fn begin<'a>(&mut self, partitions: impl Iterator<Item = &'a TopicPartition>) {
+        for TopicPartition { topic, partition } in partitions {
+            let of_topic = self.pending.entry(TopicName::clone(topic)).or_default();
+            *of_topic.entry(*partition).or_default() += 1;
+        }
+    }
+
+    /// What [`Self::begin`] announced is in the log for good, or will never be.
+    pub fn end<'a>(&mut self, partitions: impl Iterator<Item = &'a TopicPartition>) {
+        for TopicPartition { topic, partition } in partitions {
+            if let Some(of_topic) = self.pending.get_mut(topic)
+                && let Some(count) = of_topic.get_mut(partition)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    of_topic.remove(partition);
+                    if of_topic.is_empty() {
+                        self.pending.remove(topic);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A commit that [`Self::begin`] announced is in the log for good. If a tombstone came behind it, it is void.
+    pub fn landed(
+        &mut self,
+        partition: &TopicPartition,
+        commit: OffsetCommit,
+        record_offset: Offset,
+    ) {
+        if is_in(&self.pending, &partition.topic, partition.partition) {
+            self.end(std::iter::once(partition));
+            self.replay(partition, Some(commit), record_offset);
+        }
+    }
+
+    /// Commits within a transaction are about to be appended.
+    pub fn begin_transactional<'a>(
+        &mut self,
+        producer_id: i64,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) {
+        let pending = self.transactional.entry(producer_id).or_default();
+        for TopicPartition { topic, partition } in partitions {
+            let of_topic = pending.entry(TopicName::clone(topic)).or_default();
+            of_topic.entry(*partition).or_default();
+        }
+    }
+
+    /// What [`Self::begin_transactional`] announced did not get into the log.
+    pub fn fail_transactional<'a>(
+        &mut self,
+        producer_id: i64,
+        partitions: impl Iterator<Item = &'a TopicPartition>,
+    ) {
+        let Some(pending) = self.transactional.get_mut(&producer_id) else {
+            return;
+        };
+        for TopicPartition { topic, partition } in partitions {
+            if let Some(of_topic) = pending.get_mut(topic)
+                && of_topic.get(partition) == Some(&None)
+            {
+                of_topic.remove(partition);
+                if of_topic.is_empty() {
+                    pending.remove(topic);
+                }
+            }
+        }
+        if pending.is_empty() {
+            self.transactional.remove(&producer_id);
+        }
+    }
+
+    /// Whether a transaction of this producer may still change offsets.
+    pub fn has_transaction(&self, producer_id: i64) -> bool {
+        self.transactional.contains_key(&producer_id)
+    }
+
+    /// Producers whose transactions may still change offsets.
+    pub fn producers(&self) -> impl Iterator<Item = i64> {
+        self.transactional.keys().copied()
+    }
+
+    // --- replaying the log ---
+
+    /// A commit is in the log, or a tombstone.
+    pub fn replay(
+        &mut self,
+        partition: &TopicPartition,
+        commit: Option<OffsetCommit>,
+        record_offset: Offset,
+    ) {
+        match commit {
+            Some(commit) => self.store(
+                &partition.topic,
+                partition.partition,
+                CommittedOffset {
+                    record_offset,
+                    commit,
+                },
+            ),
+            None => self.forget(&partition.topic, partition.partition),
+        }
+    }
+
+    /// A commit within a transaction is in the log: it counts once the transaction is committed.
+    pub fn replay_transactional(
+        &mut self,
+        producer_id: i64,
+        partition: &TopicPartition,
+        commit: OffsetCommit,
+        record_offset: Offset,
+    ) {
+        let pending = self.transactional.entry(producer_id).or_default();
+        let of_topic = pending
+            .entry(TopicName::clone(&partition.topic))
+            .or_default();
+        let known = of_topic.entry(partition.partition).or_default();
+        if known
+            .as_ref()
+            .is_none_or(|known| known.record_offset < record_offset)
+        {
+            *known = Some(CommittedOffset {
+                record_offset,
+                commit,
+            });
+        }
+    }
+
+    /// The transaction of a producer ended.
+    pub fn replay_marker(&mut self, producer_id: i64, is_committed: bool) {
+        let Some(pending) = self.transactional.remove(&producer_id) else {
+            return;
+        };
+        if !is_committed {
+            return;
+        }
+        for (topic, partitions) in pending {
+            for (partition, committed) in partitions {
+                if let Some(committed) = committed {
+                    self.store(&topic, partition, committed);
+                }
+            }
+        }
+    }
+
+    fn store(&mut self, topic: &TopicName, partition: i32, committed: CommittedOffset) {
+        if let Some(of_topic) = self.committed.get_mut(topic) {
+            match of_topic.get_mut(&partition) {
+                Some(known) if known.record_offset > committed.record_offset => {}
+                Some(known) => *known = committed,
+                None => {
+                    of_topic.insert(partition, committed);
+                }
+            }
+        } else {
+            let of_topic = BTreeMap::from([(partition, committed)]);
+            self.committed.insert(TopicName::clone(topic), of_topic);
+        }
+    }
+
+    /// A tombstone ends everything about a partition, also what transactions had in mind, as in Kafka.
+    fn forget(&mut self, topic: &str, partition: i32) {
+        remove_from(&mut self.committed, topic, partition);
+        remove_from(&mut self.pending, topic, partition);
+        for pending in self.transactional.values_mut() {
+            remove_from(pending, topic, partition);
+        }
+        self.transactional.retain(|_, pending| !pending.is_empty());
+    }
+
+    // --- what may be forgotten ---
+
+    /// All partitions that have an offset.
+    pub fn all(&self) -> Vec<TopicPartition> {
+        self.iter()
+            .map(|(topic, partition, _)| TopicPartition::new(TopicName::clone(topic), partition))
+            .collect()
+    }
+
+    /// Those of `partitions` that have an offset or may get one.
+    pub fn known_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let mut partitions = partitions.to_vec();
+        partitions.retain(|TopicPartition { topic, partition }| {
+            is_in(&self.committed, topic, *partition) || self.is_unstable(topic, *partition)
+        });
+        partitions
+    }
+
+    /// Whether nothing is left without `partitions`.
+    pub(super) fn are_only(&self, partitions: &[TopicPartition]) -> bool {
+        let given: BTreeSet<(&str, i32)> = partitions
+            .iter()
+            .map(|TopicPartition { topic, partition }| (&**topic, *partition))
+            .collect();
+        has_only(&self.committed, &given)
+            && has_only(&self.pending, &given)
+            && self
+                .transactional
+                .values()
+                .all(|pending| has_only(pending, &given))
+    }
+
+    /// Offsets that have outlived their time. Without an expiry of its own an offset lives for `retention_ms` from
+    /// `since` (or its commit); topics in `kept` are in use.
+    pub fn expired(
+        &self,
+        now_ms: i64,
+        retention_ms: i64,
+        since: Option<i64>,
+        kept: &BTreeSet<TopicName>,
+    ) -> Vec<TopicPartition> {
+        let expired = self.iter().filter(|(topic, partition, commit)| {
+            !kept.contains(*topic)
+                && !is_in(&self.pending, topic, *partition)
+                && match commit.expire_timestamp {
+                    Some(expire_timestamp) => now_ms >= expire_timestamp,
+                    None => {
+                        now_ms.saturating_sub(since.unwrap_or(commit.commit_timestamp))
+                            >= retention_ms
+                    }
+                }
+        });
+        expired
+            .map(|(topic, partition, _)| TopicPartition::new(TopicName::clone(topic), partition))
+            .collect()
+    }
+}
+
+fn has_only<T>(map: &ByPartition<T>, given: &BTreeSet<(&str, i32)>) -> bool {
+    map.iter().all(|(topic, of_topic)| {
+        of_topic
+            .keys()
+            .all(|partition| given.contains(&(&**topic, *partition)))
+    })
+}
+
+fn is_in<T>(map: &ByPartition<T>, topic: &str, partition: i32) -> bool {
+    map.get(topic)
+        .is_some_and(|of_topic| of_topic.contains_key(&partition))
+}
+
+fn remove_from<T>(map: &mut ByPartition<T>, topic: &str, partition: i32) {
+    if let Some(of_topic) = map.get_mut(topic) {
+        of_topic.remove(&partition);
+        if of_topic.is_empty() {
+            map.remove(topic);
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! The consumer groups that this broker coordinates.
+//!
+//! A group belongs to the partition of `__consumer_offsets` that its id hashes to, and to the broker that leads it.
+//! Loading a partition holds up nobody but its own groups.
+
+mod loading;
+mod shard;
+mod timers;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use barnabas_core::group::records::OffsetCommit;
+use barnabas_core::group::{
+    Description, Group, GroupError, Join, JoinFailure, Joined, Leaver, MemberRef, State, Sync,
+    Synced,
+};
+use barnabas_core::ids::{GroupId, LeaderEpoch, TopicPartition, coordinator_partition};
+use tokio::task::JoinHandle;
+
+use crate::config::LiveConfig;
+use crate::replica::Partition;
+use crate::{clock, host};
+
+use shard::Shard;
+
+/// All groups of this broker.
+pub struct GroupCoordinator {
+    config: Arc<LiveConfig>,
+    /// How many partitions `__consumer_offsets` has; fixed while the broker runs.
+    partitions: AtomicI32,
+    is_active: AtomicBool,
+    shards: RwLock<BTreeMap<i32, Arc<Shard>>>,
+}
+
+/// A group in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupListing {
+    pub group: GroupId,
+    pub protocol_type: Arc<str>,
+    pub state: State,
+}
+
+impl GroupCoordinator {
+    pub fn new(config: Arc<LiveConfig>) -> Arc<Self> {
+        Arc::new(Self {
+            partitions: AtomicI32::new(config.broker().offsets_topic_num_partitions),
+            config,
+            is_active: AtomicBool::new(false),
+            shards: RwLock::default(),
+        })
+    }
+
+    /// Begins to serve; the topic has, or will have, so many partitions. The returned task forgets what is expired.
+    pub fn start(self: &Arc<Self>, partitions: i32) -> JoinHandle<()> {
+        self.partitions.store(partitions, Ordering::SeqCst);
+        self.is_active.store(true, Ordering::SeqCst);
+        host::spawn(Arc::clone(self).expire_regularly())
+    }
+
+    /// Answers everybody who waits, and nobody from now on.
+    pub fn stop(&self) {
+        self.is_active.store(false, Ordering::SeqCst);
+        let shards =
+            std::mem::take(&mut *self.shards.write().unwrap_or_else(PoisonError::into_inner));
+        for shard in shards.values() {
+            shard.resign();
+        }
+    }
+
+    /// The partition of `__consumer_offsets` that a group belongs to.
+    pub fn partition_for(&self, group: &str) -> i32 {
+        coordinator_partition(group, self.partitions.load(Ordering::SeqCst))
+    }
+
+    // --- leading and not leading ---
+
+    /// This broker leads a partition of `__consumer_offsets` from now on.
+    pub fn elected(&self, partition: &Arc<Partition>, leader_epoch: LeaderEpoch) {
+        let number = partition.topic_partition.partition;
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shards.get(&number) {
+            if known.leader_epoch >= leader_epoch {
+                return;
+            }
+            known.resign();
+        }
+        shards.insert(number, Shard::start(partition, leader_epoch, &self.config));
+    }
+
+    /// This broker does not lead it any more; without an epoch it is deleted.
+    pub fn resigned(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
+        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
+        let is_newer =
+            |shard: &Arc<Shard>| leader_epoch.is_some_and(|epoch| shard.leader_epoch > epoch);
+        if shards.get(&partition).is_some_and(|shard| !is_newer(shard))
+            && let Some(shard) = shards.remove(&partition)
+        {
+            drop(shards);
+            shard.resign();
+            tracing::info!(partition, ?leader_epoch, "unloaded groups");
+        }
+    }
+
+    /// Partitions are gone from the cluster: nobody needs their offsets.
+    pub fn partitions_deleted(self: &Arc<Self>, partitions: &[TopicPartition]) {
+        let (coordinator, partitions) = (Arc::clone(self), partitions.to_vec());
+        if self.shards().is_empty() {
+            return;
+        }
+        host::spawn(async move {
+            for shard in coordinator.shards() {
+                for cell in shard.cells() {
+                    let forgotten = shard.forget(&cell, |group| {
+                        Ok(match group.offsets.known_of(&partitions) {
+                            known if known.is_empty() => Vec::new(),
+                            known => group.offset_deletion(&known),
+                        })
+                    });
+                    if let Err(error) = forgotten {
+                        tracing::warn!(%error, "offsets of deleted topics stay for now");
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    fn shards(&self) -> Vec<Arc<Shard>> {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        shards.values().cloned().collect()
+    }
+
+    fn shard(&self, group: &str) -> Result<Arc<Shard>, GroupError> {
+        if !self.is_active.load(Ordering::SeqCst) {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let number = self.partition_for(group);
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = shards
+            .get(&number)
+            .cloned()
+            .ok_or(GroupError::NotCoordinator)?;
+        drop(shards);
+        if shard.is_loading() {
+            return Err(GroupError::CoordinatorLoadInProgress);
+        }
+        Ok(shard)
+    }
+
+    /// The same for requests that need the id of a group with members.
+    fn shard_of_named(&self, group: &str) -> Result<Arc<Shard>, GroupError> {
+        if group.is_empty() {
+            return Err(GroupError::InvalidGroupId);
+        }
+        self.shard(group)
+    }
+
+    // --- membership ---
+
+    /// Joins, and returns when the rebalance comes to its end. The ticket of the request does not matter.
+    pub async fn join(&self, group: &str, request: Join) -> Result<Joined, JoinFailure> {
+        let member_id = Arc::clone(&request.member_id);
+        let failure = |error| JoinFailure {
+            member_id: Arc::clone(&member_id),
+            error,
+        };
+        let shard = self.shard_of_named(group).map_err(failure)?;
+        let rules = shard.rules();
+        let allowed = rules.session_timeout_min_ms..=rules.session_timeout_max_ms;
+        if !allowed.contains(&request.session_timeout_ms) {
+            return Err(failure(GroupError::InvalidSessionTimeout));
+        }
+        let answer = shard.join(group, request)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(failure(GroupError::CoordinatorNotAvailable)))
+    }
+
+    /// Asks for a member's part of the work, and returns when the leader has divided it.
+    pub async fn sync(&self, group: &str, request: Sync) -> Result<Synced, GroupError> {
+        let shard = match self.shard_of_named(group) {
+            Ok(shard) => shard,
+            // The rebalance is lost with the former coordinator: the member has to join again.
+            Err(GroupError::CoordinatorLoadInProgress) => {
+                return Err(GroupError::RebalanceInProgress);
+            }
+            Err(error) => return Err(error),
+        };
+        let answer = shard.sync(group, request)?;
+        answer
+            .await
+            .unwrap_or(Err(GroupError::CoordinatorNotAvailable))
+    }
+
+    /// A member is alive.
+    pub fn heartbeat(&self, group: &str, member: MemberRef<'_>) -> Result<(), GroupError> {
+        let shard = match self.shard_of_named(group) {
+            Ok(shard) => shard,
+            // Nothing is known yet, so nothing speaks against it.
+            Err(GroupError::CoordinatorLoadInProgress) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let cell = shard.cell(group)?.ok_or(GroupError::UnknownMemberId)?;
+        shard.act(&cell, |group, now| {
+            (group.heartbeat(member, now), Vec::new())
+        })
+    }
+
+    /// Members leave. One result for each.
+    pub fn leave(
+        &self,
+        group: &str,
+        leavers: &[Leaver],
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let shard = self.shard_of_named(group)?;
+        let Some(cell) = shard.cell(group)? else {
+            return Ok(vec![Err(GroupError::UnknownMemberId); leavers.len()]);
+        };
+        let rules = shard.rules();
+        shard.act(&cell, |group, now| {
+            match group.leave(leavers, &rules, now) {
+                Ok((results, effects)) => (Ok(results), effects),
+                Err(error) => (Err(error), Vec::new()),
+            }
+        })
+    }
+
+    // --- offsets ---
+
+    /// Commits offsets. One result for each.
+    pub async fn commit(
+        &self,
+        group: &str,
+        member: MemberRef<'_>,
+        commits: Vec<(TopicPartition, OffsetCommit)>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        self.shard(group)?.commit(group, member, commits).await
+    }
+
+    /// The end of a transaction is in the log of a partition of `__consumer_offsets`.
+    pub fn transaction_ended(&self, partition: i32, producer_id: i64, is_committed: bool) {
+        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = shards.get(&partition).cloned();
+        drop(shards);
+        if let Some(shard) = shard {
+            shard.transaction_ended(producer_id, is_committed);
+        }
+    }
+
+    /// Shows a group to `look`, if there is one.
+    pub fn look<T>(
+        &self,
+        group: &str,
+        look: impl FnOnce(Option<&Group>) -> T,
+    ) -> Result<T, GroupError> {
+        Ok(match self.shard(group)?.cell(group)? {
+            Some(cell) => {
+                let seat = cell.lock();
+                let is_alive = seat.group.state() != State::Dead;
+                look(is_alive.then_some(&seat.group))
+            }
+            None => look(None),
+        })
+    }
+
+    /// Forgets offsets. One result for each.
+    pub fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let shard = self.shard_of_named(group)?;
+        let cell = shard.cell(group)?.ok_or(GroupError::GroupIdNotFound)?;
+        let mut results = Vec::new();
+        shard.forget(&cell, |group| {
+            results = group.check_offset_deletion(partitions)?;
+            let deletable = partitions.iter().zip(&results);
+            let deletable: Vec<TopicPartition> = deletable
+                .filter(|(_, result)| result.is_ok())
+                .map(|(partition, _)| partition.clone())
+                .collect();
+            Ok(if deletable.is_empty() {
+                Vec::new()
+            } else {
+                group.offset_deletion(&deletable)
+            })
+        })?;
+        Ok(results)
+    }
+
+    /// Deletes a group that has no members.
+    pub fn delete(&self, group: &str) -> Result<(), GroupError> {
+        let shard = self.shard(group)?;
+        let cell = shard.cell(group)?.ok_or(GroupError::GroupIdNotFound)?;
+        shard.forget(&cell, Group::deletion)
+    }
+
+    // --- looking ---
+
+    /// Who belongs to a group; one that is not there is dead.
+    pub fn describe(&self, group: &str) -> Result<Description, GroupError> {
+        self.look(group, |group| {
+            group.map_or_else(
+                || Description {
+                    state: State::Dead,
+                    protocol_type: Arc::from(""),
+                    protocol: Arc::from(""),
+                    members: Vec::new(),
+                },
+                Group::describe,
+            )
+        })
+    }
+
+    /// All groups, and whether some are not known yet.
+    pub fn list(&self) -> Result<(Vec<GroupListing>, bool), GroupError> {
+        if !self.is_active.load(Ordering::SeqCst) {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let mut groups = Vec::new();
+        let mut is_loading = false;
+        for shard in self.shards() {
+            is_loading |= shard.is_loading();
+            for cell in shard.cells() {
+                let seat = cell.lock();
+                groups.push(GroupListing {
+                    group: Arc::clone(seat.group.id()),
+                    protocol_type: seat.group.protocol_type().cloned().unwrap_or_default(),
+                    state: seat.group.state(),
+                });
+            }
+        }
+        Ok((groups, is_loading))
+    }
+
+    // --- expiry ---
+
+    async fn expire_regularly(self: Arc<Self>) {
+        loop {
+            let interval = self.config.broker().offsets_retention_check_interval_ms;
+            tokio::time::sleep(Duration::from_millis(interval.max(1) as u64)).await;
+            for shard in self.shards() {
+                self.expire(&shard);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn expire(&self, shard: &Arc<Shard>) {
+        let retention_ms = i64::from(self.config.broker().offsets_retention_minutes) * 60_000;
+        let now_ms = clock::now().wall_clock_ms;
+        for cell in shard.cells() {
+            if let Err(error) = shard.forget(&cell, |group| Ok(group.expiry(retention_ms, now_ms)))
+            {
+                tracing::warn!(%error, "expired offsets stay for now");
+            }
+        }
+    }
+}

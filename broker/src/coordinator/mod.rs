@@ -1,0 +1,48 @@
+//! The shells of the coordinators: internal topics that this broker leads, kept in memory and written to.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`groups`] | consumer groups and their offsets, in `__consumer_offsets` |
+//! | [`appending`] | writing a coordinator's records and waiting until they are safe |
+//! | [`reading`] | walking over the log of an internal topic |
+
+pub mod appending;
+pub mod groups;
+pub mod reading;
+
+use std::sync::Arc;
+
+use barnabas_core::ids::{LeaderEpoch, TopicPartition};
+
+use crate::replica::{Partition, RoleListener};
+
+pub use groups::GroupCoordinator;
+
+/// Where committed offsets and groups are kept.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Where transactions are kept.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+
+/// All coordinators of this broker, as the replica manager knows them.
+pub struct Coordinators {
+    pub groups: Arc<GroupCoordinator>,
+}
+
+impl RoleListener for Coordinators {
+    fn elected(&self, partition: &Arc<Partition>, leader_epoch: LeaderEpoch) {
+        if &*partition.topic_partition.topic == OFFSETS_TOPIC {
+            self.groups.elected(partition, leader_epoch);
+        }
+    }
+
+    fn resigned(&self, partition: &TopicPartition, leader_epoch: Option<LeaderEpoch>) {
+        if &*partition.topic == OFFSETS_TOPIC {
+            self.groups.resigned(partition.partition, leader_epoch);
+        }
+    }
+
+    fn deleted(&self, partitions: &[TopicPartition]) {
+        self.groups.partitions_deleted(partitions);
+    }
+}
