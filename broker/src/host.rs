@@ -22,6 +22,7 @@ tokio::task_local! {
 /// A machine in a simulated world, from the start of a broker to its end.
 #[derive(Debug)]
 pub struct SimulatedHost {
+    name: String,
     booted: tokio::time::Instant,
     /// Monotonic time at boot, which differs from machine to machine.
     uptime_at_boot: Duration,
@@ -35,9 +36,10 @@ pub struct SimulatedHost {
 
 impl SimulatedHost {
     /// A machine whose wall clock shows `wall_clock_ms` now. To be called within a runtime.
-    pub fn boot(seed: u64, wall_clock_ms: i64) -> Arc<Self> {
+    pub fn boot(name: &str, seed: u64, wall_clock_ms: i64) -> Arc<Self> {
         let mut random = StdRng::seed_from_u64(seed);
         Arc::new(Self {
+            name: name.to_owned(),
             booted: tokio::time::Instant::now(),
             uptime_at_boot: Duration::from_millis(random.random_range(0..10_000_000)),
             wall_clock_offset_ms: AtomicI64::new(wall_clock_ms),
@@ -107,6 +109,11 @@ impl SimulatedHost {
 /// The time of the machine, if it is a simulated one.
 pub(crate) fn simulated_now() -> Option<Now> {
     HOST.try_with(|host| host.now()).ok()
+}
+
+/// The name of the simulated machine that this runs on.
+pub fn simulated_name() -> Option<String> {
+    HOST.try_with(|host| host.name.clone()).ok()
 }
 
 /// Whether this runs on a simulated machine.
@@ -194,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_die_with_their_machine_and_those_that_they_started() {
-        let host = SimulatedHost::boot(1, 1_000);
+        let host = SimulatedHost::boot("a", 1, 1_000);
         let alive = Arc::new(());
         let task = host.spawn({
             let alive = alive.clone();
@@ -219,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn chance_and_time_depend_on_the_seed() {
         let draw = |seed| async move {
-            let host = SimulatedHost::boot(seed, 1_000);
+            let host = SimulatedHost::boot("a", seed, 1_000);
             host.shift_wall_clock(-100);
             host.run(async { (random().random::<u64>(), crate::clock::now().wall_clock_ms) })
                 .await

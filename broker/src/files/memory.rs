@@ -63,6 +63,15 @@ struct Content {
     modified_ms: i64,
 }
 
+impl Content {
+    /// Brings what changed to the "disk"; what did not is there already.
+    fn write_back(&mut self) {
+        for change in std::mem::take(&mut self.unsynced) {
+            apply(&mut self.synced, &change);
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Write { position: usize, bytes: Vec<u8> },
@@ -453,10 +462,7 @@ impl FileHandle for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         self.memory.permit_whole(&self.path)?;
-        let mut content = lock(&self.content);
-        let bytes = content.bytes.clone();
-        content.synced = bytes;
-        content.unsynced.clear();
+        lock(&self.content).write_back();
         Ok(())
     }
 
@@ -491,10 +497,7 @@ fn write_back_directory(directory: &Arc<Mutex<Directory>>) {
         match child {
             Node::Directory(directory) => write_back_directory(&directory),
             Node::File(content) => {
-                let mut content = lock(&content);
-                let bytes = content.bytes.clone();
-                content.synced = bytes;
-                content.unsynced.clear();
+                lock(&content).write_back();
             }
         }
     }

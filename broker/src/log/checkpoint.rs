@@ -112,6 +112,10 @@ fn read<T>(
 
 fn parse<T>(bytes: &[u8], entry: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    // A power loss may cut the last number, and what is left of it is a number too.
+    if !text.is_empty() && !text.ends_with('\n') {
+        return Err("the last line is cut".to_owned());
+    }
     let mut lines = text.lines();
     let Some(version) = lines.next() else {
         return Ok(Vec::new());
@@ -133,4 +137,27 @@ fn parse<T>(bytes: &[u8], entry: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, S
         return Err(format!("{count} entries promised, {} found", entries.len()));
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::memory::Memory;
+
+    #[test]
+    fn a_number_that_a_power_loss_has_cut_is_not_believed() {
+        let (files, path) = (Memory::new(), Path::new("/checkpoint"));
+        let check = |text: &str, expected: Option<usize>| {
+            files
+                .replace(path, text.as_bytes(), Durability::Written)
+                .unwrap();
+            let found = read_epochs(&files, path).ok().map(|entries| entries.len());
+            assert_eq!(found, expected, "{text:?}");
+        };
+        check("0\n2\n0 0\n5 390\n", Some(2));
+        check("0\n2\n0 0\n5 39", None);
+        check("0\n2\n0 0\n", None);
+        check("0\n2", None);
+        check("", Some(0));
+    }
 }

@@ -6,24 +6,29 @@ use barnabas_core::ids::TopicId;
 
 use super::error::StorageError;
 use super::place::Place;
+use super::recovery::Stop;
 use crate::files::Durability;
 
 pub(crate) const NAME: &str = "partition.metadata";
 
-/// The topic id, if the file exists.
-pub(crate) fn read(place: &Place) -> Result<Option<TopicId>, StorageError> {
+/// The topic id, if the file exists. A power loss can leave the name with a part of the content, which is as good
+/// as none: the next leader tells the id again.
+pub(crate) fn read(place: &Place, stop: Stop) -> Result<Option<TopicId>, StorageError> {
     let path = place.path(NAME);
     let bytes = match place.files().read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StorageError::new("read", path, error)),
     };
-    // A power loss can leave the name without the content; the next leader tells the id again.
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
     match parse(&bytes) {
         Ok(topic_id) => Ok(topic_id),
+        Err(reason) if stop == Stop::Unclean => {
+            tracing::warn!(path = %path.display(), reason, "the topic id is lost until a leader tells it");
+            Ok(None)
+        }
         Err(reason) => Err(StorageError::new(
             "understand",
             path,

@@ -118,6 +118,13 @@ impl MemoryEnsemble {
         })
     }
 
+    /// Data and stat of a node.
+    pub fn node(&self, path: &str) -> Option<(Option<Vec<u8>>, Stat)> {
+        let tree = lock(&self.tree);
+        let node = tree.nodes.get(path)?;
+        Some((node.data.clone(), node.stat()))
+    }
+
     /// All nodes with data and stat, by path.
     pub fn dump(&self) -> BTreeMap<String, (Option<Vec<u8>>, Stat)> {
         let tree = lock(&self.tree);
@@ -160,6 +167,14 @@ impl MemoryZooKeeper {
     pub fn cut_off(&self) {
         lock(&self.client.session).is_cut_off = true;
         self.client.state.send_replace(SessionState::Disconnected);
+    }
+
+    /// Ends the session as the ensemble does; the client does not know. It is to [`expire`](Self::expire) when
+    /// it is connected again, or never, if its process is gone.
+    pub fn lose_session(&self) {
+        let mut tree = lock(&self.ensemble.tree);
+        let id = lock(&self.client.session).id;
+        tree.end_session(id);
     }
 
     /// Restores the connection. What waited is done in order, events first.

@@ -55,7 +55,7 @@ pub(crate) fn load(request: LoadRequest) -> Result<Arc<PartitionLog>, StorageErr
     let names = leftovers::clear(&request.place)?;
     let has = |name: &str| names.iter().any(|other| other == name);
     let topic_id = if has(partition_metadata::NAME) {
-        partition_metadata::read(&request.place)?
+        partition_metadata::read(&request.place, request.stop)?
     } else {
         None
     };
@@ -101,6 +101,8 @@ impl Loader {
             }
         };
         let stored = match read() {
+            // What a power loss leaves of a checkpoint may be nothing at all.
+            Ok(entries) if entries.is_empty() && request.stop == Stop::Unclean => None,
             Ok(entries) => Some(LeaderEpochs::from_entries(entries)),
             // Only a power loss leaves the name without the content.
             Err(error) if request.stop == Stop::Unclean => {
