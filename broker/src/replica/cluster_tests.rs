@@ -25,7 +25,9 @@ const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 
 /// Runs a story in a world with a clock of its own.
 async fn world<F: Future>(story: F) -> F::Output {
-    SimulatedHost::boot(1, 1_700_000_000_000).run(story).await
+    SimulatedHost::boot("b1", 1, 1_700_000_000_000)
+        .run(story)
+        .await
 }
 
 fn isr(cluster: &Cluster) -> Vec<i32> {

@@ -11,6 +11,7 @@ mod install;
 mod lint;
 mod processes;
 mod run;
+mod sim;
 mod test;
 mod up;
 
@@ -36,6 +37,11 @@ cargo xtask <task>
   fuzz     run the fuzz targets
              --seconds N                      for each target (30)
              --seed N                         the seed that a failure has printed
+  sim      whole brokers in a simulated world, with new seeds for ever
+             --seconds N                      for so long
+             --seed N                         the one world of this seed, which a failure has printed
+             --trace                          with it: print all its events
+             --log LEVEL                      with it: print what its brokers log
   install  what `test` installs, without running anything
 ";
 
@@ -62,6 +68,7 @@ fn dispatch(mut words: Vec<String>) -> Result<()> {
         "lint" => lint::lint(words),
         "bench" => bench::bench(words),
         "fuzz" => fuzz::fuzz(words),
+        "sim" => sim::sim(words),
         "install" => install::for_tests(),
         "help" | "--help" | "-h" => {
             print!("{TASKS}");

@@ -1,0 +1,156 @@
+//! What goes wrong: one thing after the other, often several at once, each for a while.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::World;
+use super::network::{FIRST_CLIENT, Node, ZOOKEEPER};
+
+/// Lets things go wrong for as long as the plan says, then makes all well again.
+pub(crate) async fn make_trouble(world: &Arc<World>) {
+    let end = Instant::now() + world.plan.trouble;
+    while Instant::now() < end {
+        sleep(Duration::from_millis(world.random_below(4_000))).await;
+        world.look_after_processes();
+        let world = world.clone();
+        // It ends by itself; what is left of it when all is healed is healed with the rest.
+        let one = one_fault(world.clone());
+        tokio::spawn(async move {
+            one.await;
+        });
+    }
+    heal(world).await;
+}
+
+/// Ends everything that is wrong.
+pub(crate) async fn heal(world: &Arc<World>) {
+    // Faults that are under way have a time to end by themselves; those that wait to start machines do.
+    sleep(Duration::from_secs(25)).await;
+    world.network.heal();
+    for node in world.nodes() {
+        world.restore_zookeeper(node);
+        if !world.is_running(node) {
+            world.start(node);
+        }
+    }
+}
+
+fn some_time(world: &World) -> Duration {
+    // Often shorter than timeouts, sometimes longer.
+    let most = [500, 4_000, 20_000][world.random_below(3) as usize];
+    Duration::from_millis(world.random_below(most))
+}
+
+async fn one_fault(world: Arc<World>) {
+    let node = world.random_node();
+    let other = world.random_node();
+    let time = some_time(&world);
+    let ms = time.as_millis();
+    let note = |text: String| world.trace.note(&format!("fault: {text}, {ms} ms"));
+    match world.random_below(16) {
+        0..3 => {
+            world.kill(node);
+            sleep(time).await;
+            world.start(node);
+        }
+        3 => {
+            if world.plan.loses_power {
+                world.lose_power(node);
+            } else {
+                world.kill(node);
+            }
+            sleep(time).await;
+            world.start(node);
+        }
+        4 => {
+            world.stop(node).await;
+            sleep(time).await;
+            world.start(node);
+        }
+        5 => {
+            note(format!("{node} and {other} do not hear each other"));
+            partition(&world, &[(node, other), (other, node)], time).await;
+        }
+        6 => {
+            note(format!("{other} does not hear {node}"));
+            partition(&world, &[(node, other)], time).await;
+        }
+        7 => {
+            note(format!("{node} is alone"));
+            let mut wires = Vec::new();
+            for other in world.nodes().chain(clients(&world)) {
+                wires.extend([(node, other), (other, node)]);
+            }
+            world.cut_zookeeper(node);
+            partition(&world, &wires, time).await;
+            world.restore_zookeeper(node);
+        }
+        8 => {
+            note(format!("{node} hears no client"));
+            let wires: Vec<_> = clients(&world).map(|client| (client, node)).collect();
+            partition(&world, &wires, time).await;
+        }
+        9 | 10 => {
+            world.cut_zookeeper(node);
+            sleep(time).await;
+            world.restore_zookeeper(node);
+        }
+        11 => world.expire_session(node),
+        12 => {
+            note(format!("connections of {node} are reset"));
+            for other in world.nodes().chain(clients(&world)) {
+                world.network.reset(node, other);
+            }
+        }
+        13 => {
+            note(format!("{node} stalls"));
+            world.network.stall(node, time);
+            world.cut_zookeeper(node);
+            sleep(time).await;
+            world.restore_zookeeper(node);
+        }
+        14 => {
+            if world.chance(0.5) {
+                let by_ms = world.random_below(7_200_000) as i64 - 3_600_000;
+                world.shift_clock(node, by_ms);
+            } else {
+                world.move_controller().await;
+            }
+        }
+        _ => {
+            if world.chance(0.5) {
+                note("messages are lost".to_owned());
+                world.network.set_loss(200);
+                sleep(time).await;
+                world.network.set_loss(0);
+            } else {
+                note(format!("{node} is far from {other}"));
+                world
+                    .network
+                    .slow_down(node, other, Duration::from_millis(700));
+                sleep(time).await;
+                world.network.slow_down(node, other, Duration::ZERO);
+            }
+        }
+    }
+}
+
+fn clients(world: &World) -> impl Iterator<Item = Node> + use<> {
+    let count = 1 + world.plan.producers + world.plan.consumers;
+    (1..=count).map(|number| FIRST_CLIENT + number)
+}
+
+async fn partition(world: &Arc<World>, wires: &[(Node, Node)], time: Duration) {
+    let wires = wires
+        .iter()
+        .filter(|(from, to)| from != to && *to != ZOOKEEPER);
+    for (from, to) in wires.clone() {
+        world.network.block(*from, *to);
+    }
+    sleep(time).await;
+    for (from, to) in wires {
+        world.network.unblock(*from, *to);
+    }
+}
