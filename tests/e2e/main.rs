@@ -11,6 +11,7 @@ mod exchange;
 mod kcat;
 mod kill_loop;
 mod many_partitions;
+mod reassignment;
 mod sweep;
 mod three_brokers;
 mod tools;

@@ -21,7 +21,7 @@ pub(crate) fn kafka_tool(main_class: &str, arguments: &[&str]) -> String {
     text
 }
 
-fn require(text: &str, parts: &[&str]) {
+pub(crate) fn require(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "`{part}` is missing in:\n{text}");
     }
