@@ -8,6 +8,7 @@ mod bad_input;
 mod client_program;
 mod clients;
 mod exchange;
+mod full_disk;
 mod kcat;
 mod kill_loop;
 mod many_partitions;

@@ -7,6 +7,7 @@
 )]
 
 mod allocations;
+mod log_directories;
 mod mutation;
 mod record_batches;
 mod request_frames;

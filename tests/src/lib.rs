@@ -12,6 +12,7 @@ pub mod load;
 pub mod network;
 pub mod ports;
 pub mod server_process;
+pub mod small_disk;
 pub mod tools;
 pub mod verify;
 pub mod wait;
