@@ -64,10 +64,31 @@ pub enum StartError {
     Admin(#[from] AdminError),
 }
 
+/// Java classes that decide what is allowed, with what would happen without them. To go on as if they were not
+/// set would allow everything.
+const CLASSES: [(&str, &str); 4] = [
+    (
+        "create.topic.policy.class.name",
+        "topics would be made that the policy forbids",
+    ),
+    (
+        "alter.config.policy.class.name",
+        "settings would be changed that the policy forbids",
+    ),
+    (
+        "client.quota.callback.class",
+        "clients would be without their quotas",
+    ),
+    (
+        "authorizer.class.name",
+        "everybody could do everything, as ACLs are not enforced yet",
+    ),
+];
+
 /// Settings that are right but ask for what this broker cannot do.
 pub fn cannot_serve(config: &BrokerConfig) -> Vec<ConfigError> {
     let listeners = config.listeners.bind.iter();
-    listeners
+    let protocols = listeners
         .filter(|endpoint| endpoint.security_protocol != SecurityProtocol::Plaintext)
         .map(|endpoint| {
             ConfigError::rule(
@@ -80,8 +101,19 @@ pub fn cannot_serve(config: &BrokerConfig) -> Vec<ConfigError> {
                 ),
                 format!("map {} to PLAINTEXT, or remove it", endpoint.listener),
             )
+        });
+    let classes = CLASSES.iter().filter_map(|(key, consequence)| {
+        let class = config.given().get(*key)?.trim();
+        (!class.is_empty()).then(|| {
+            ConfigError::rule(
+                *key,
+                Some(class),
+                format!("Java classes cannot be loaded here, and without it {consequence}"),
+                format!("remove {key} to run without it"),
+            )
         })
-        .collect()
+    });
+    protocols.chain(classes).collect()
 }
 
 /// The runtime of a broker process: as many threads as there are cores, and few for blocking work.

@@ -174,6 +174,22 @@ fn listeners_that_are_not_plaintext_are_refused() {
     expect!["listeners=PLAINTEXT://:1,SSL://:2: listener SSL has protocol SSL, and TLS and SASL are not served yet; map SSL to PLAINTEXT, or remove it"].assert_eq(&problems.join("\n"));
 }
 
+#[test]
+fn classes_that_decide_what_is_allowed_are_refused() {
+    let keys = CLASSES.map(|(key, _)| (key, "com.example.Strict"));
+    let problems: Vec<String> = cannot_serve(&config(Path::new("/x"), &keys))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    expect![[r#"
+        create.topic.policy.class.name=com.example.Strict: Java classes cannot be loaded here, and without it topics would be made that the policy forbids; remove create.topic.policy.class.name to run without it
+        alter.config.policy.class.name=com.example.Strict: Java classes cannot be loaded here, and without it settings would be changed that the policy forbids; remove alter.config.policy.class.name to run without it
+        client.quota.callback.class=com.example.Strict: Java classes cannot be loaded here, and without it clients would be without their quotas; remove client.quota.callback.class to run without it
+        authorizer.class.name=com.example.Strict: Java classes cannot be loaded here, and without it everybody could do everything, as ACLs are not enforced yet; remove authorizer.class.name to run without it"#]].assert_eq(&problems.join("\n"));
+    let empty = config(Path::new("/x"), &[("authorizer.class.name", "")]);
+    assert!(cannot_serve(&empty).is_empty());
+}
+
 /// Key, number of the operation, value.
 type Change<'a> = (&'a str, i8, Option<&'a str>);
 

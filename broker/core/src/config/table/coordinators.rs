@@ -48,7 +48,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         .doc("Acknowledgements that an offset commit needs; leave it at -1."),
     Setting::new("transaction.state.log.min.isr", Kind::Int, Some("2"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("min.insync.replicas of the transaction topic."),
     Setting::new(
         "transaction.state.log.load.buffer.size",
@@ -64,7 +63,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("3"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc(
         "Replicas of the transaction topic; it is not created before there are so many \
              brokers.",
@@ -75,7 +73,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("50"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("Partitions of the transaction topic; never change it later."),
     Setting::new(
         "transaction.state.log.segment.bytes",
@@ -83,7 +80,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("104857600"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("Segment size of the transaction topic."),
     Setting::new(
         "transaction.partition.verification.enable",
@@ -118,7 +114,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("How long an idle transactional id is kept."),
     Setting::new("transaction.max.timeout.ms", Kind::Int, Some("900000"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Longest transaction timeout that a producer may ask for."),
     Setting::new(
         "transaction.abort.timed.out.transaction.cleanup.interval.ms",

@@ -44,6 +44,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("compression.lz4.level", Kind::Int, Some("9"))
         .check(Check::Between(1, 17))
         .cluster_wide()
+        .no_effect()
         .doc("Level for lz4 if the broker compresses."),
     Setting::new("compression.zstd.level", Kind::Int, Some("3"))
         .check(Check::Between(-131_072, 22))

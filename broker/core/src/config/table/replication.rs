@@ -7,7 +7,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         .not_yet()
         .doc("Threads that move replicas between log directories; unset means one per directory."),
     Setting::new("request.timeout.ms", Kind::Int, Some("30000"))
-        .not_yet()
         .doc("How long this broker waits for an answer to a request of its own."),
     Setting::new(
         "socket.connection.setup.timeout.ms",
@@ -40,12 +39,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         .doc("Replicas of topics that are created automatically or without a number."),
     Setting::new("replica.lag.time.max.ms", Kind::Long, Some("30000"))
         .doc("A follower that has not caught up for this long leaves the ISR."),
-    Setting::new("replica.socket.timeout.ms", Kind::Int, Some("30000"))
-        .not_yet()
-        .doc(
-            "How long a follower waits for an answer of its leader; at least \
+    Setting::new("replica.socket.timeout.ms", Kind::Int, Some("30000")).doc(
+        "How long a follower waits for an answer of its leader; at least \
              replica.fetch.wait.max.ms.",
-        ),
+    ),
     Setting::new(
         "replica.socket.receive.buffer.bytes",
         Kind::Int,
@@ -55,23 +52,18 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("Receive buffer of a follower's sockets, in bytes."),
     Setting::new("replica.fetch.max.bytes", Kind::Int, Some("1048576"))
         .check(Check::AtLeast(0))
-        .not_yet()
         .doc(
             "Bytes that a follower asks for per partition; a larger first batch is returned all \
              the same.",
         ),
-    Setting::new("replica.fetch.wait.max.ms", Kind::Int, Some("500"))
-        .not_yet()
-        .doc(
-            "How long a follower's fetch waits for records; keep it below \
+    Setting::new("replica.fetch.wait.max.ms", Kind::Int, Some("500")).doc(
+        "How long a follower's fetch waits for records; keep it below \
              replica.lag.time.max.ms.",
-        ),
+    ),
     Setting::new("replica.fetch.backoff.ms", Kind::Int, Some("1000"))
         .check(Check::AtLeast(0))
-        .not_yet()
         .doc("Pause of a follower after a failed fetch."),
     Setting::new("replica.fetch.min.bytes", Kind::Int, Some("1"))
-        .not_yet()
         .doc("Fewest bytes for which a leader answers a follower before the wait is over."),
     Setting::new(
         "replica.fetch.response.max.bytes",
@@ -79,11 +71,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("10485760"),
     )
     .check(Check::AtLeast(0))
-    .not_yet()
     .doc("Bytes that a follower asks for in all."),
     Setting::new("num.replica.fetchers", Kind::Int, Some("1"))
         .cluster_wide()
-        .not_yet()
         .doc("Threads that fetch from each leader."),
     Setting::new(
         "replica.high.watermark.checkpoint.interval.ms",
@@ -157,7 +147,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("3.9-IV0"),
     )
     .check(Check::MetadataVersion)
-    .not_yet()
     .doc(
         "Version of Kafka that all brokers understand; raise it when every broker was \
              upgraded.",
@@ -172,7 +161,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         ),
     Setting::new("replication.quota.window.num", Kind::Int, Some("11"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Samples kept for replication quotas."),
     Setting::new(
         "replication.quota.window.size.seconds",
@@ -180,6 +168,5 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("1"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("Length of a sample of replication quotas."),
 ];
