@@ -153,11 +153,14 @@ impl FetchSession {
 
     /// Remembers a partition that was just answered for the first time.
     pub fn remember(&mut self, target: &FetchTarget, answered: Answered) {
-        self.insert(Remembered {
+        let mut remembered = Remembered {
             target: target.clone(),
-            high_watermark: answered.high_watermark,
-            log_start_offset: answered.log_start_offset,
-        });
+            high_watermark: -1,
+            log_start_offset: -1,
+        };
+        // With the same care as later: who was told that logs part has taken no notice of the rest.
+        remembered.take(answered);
+        self.insert(remembered);
     }
 
     /// Adds a partition or changes from where it is fetched.

@@ -101,6 +101,7 @@ pub struct Fetcher {
     session_id: i32,
     session_epoch: i32,
     session_uses_ids: bool,
+    wants_new_session: bool,
 }
 
 impl Fetcher {
@@ -119,6 +120,7 @@ impl Fetcher {
             session_id: 0,
             session_epoch: 0,
             session_uses_ids: true,
+            wants_new_session: false,
         }
     }
 
@@ -155,16 +157,13 @@ impl Fetcher {
         if state.phase == Phase::Truncating {
             self.truncating.insert(topic_partition.clone());
         }
-        // What the session still has is asked for anew rather than forgotten.
+        // What the leader answers to the old question does not count, but its session remembers that it
+        // was told, the high watermark above all: only a new session tells it again.
         let known = (topic_partition.clone(), topic_id);
-        let asked = self.forgotten.remove(&known).then(|| Asked {
-            fetch_offset: -1,
-            ..Asked::of(&state)
-        });
-        self.in_session += usize::from(asked.is_some());
+        self.wants_new_session |= self.forgotten.remove(&known);
         self.changed.insert(topic_partition.clone());
-        self.partitions
-            .insert(topic_partition.clone(), Followed { state, asked });
+        let followed = Followed { state, asked: None };
+        self.partitions.insert(topic_partition.clone(), followed);
     }
 
     /// Gives a partition up. Returns whether it was followed.
@@ -238,9 +237,10 @@ impl Fetcher {
         self.end_delays(now);
         self.apply_quota(held_back);
         let uses_topic_ids = self.without_id == 0;
-        if self.session_epoch != 0 && self.session_uses_ids != uses_topic_ids {
+        if self.wants_new_session || self.session_uses_ids != uses_topic_ids {
             self.session_epoch = 0;
         }
+        self.wants_new_session = false;
         self.session_uses_ids = uses_topic_ids;
         if self.session_epoch == 0 {
             return self.full_request(now);
