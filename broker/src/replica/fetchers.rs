@@ -131,6 +131,11 @@ impl Fetchers {
         state.count = self.context.config.broker().num_replica_fetchers.max(1);
     }
 
+    /// Takes on nothing new; what is fetched goes on being fetched until it is given up.
+    pub(super) fn take_no_more(&self) {
+        lock(&self.state).is_open = false;
+    }
+
     /// Ends all fetchers for good.
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);

@@ -143,6 +143,12 @@ impl ReplicaManager {
         self.lock_tasks().extend(tasks);
     }
 
+    /// This broker is about to stop: it does not begin to follow those who take over what it leads. If it did, they
+    /// would wait for it: a replica that has caught up and is alive holds the high watermark, and joins the ISR.
+    pub fn begin_to_leave(&self) {
+        self.fetchers.take_no_more();
+    }
+
     /// Ends fetchers and tasks. What is led is still served.
     pub fn stop(&self) {
         self.fetchers.close();

@@ -252,6 +252,7 @@ impl Assembled {
         if !config.controlled_shutdown_enable {
             return;
         }
+        self.broker.replicas.begin_to_leave();
         let backoff = config.controlled_shutdown_retry_backoff_ms.max(0) as u64;
         let backoff = Duration::from_millis(backoff);
         for attempt in 0..config.controlled_shutdown_max_retries.max(1) {

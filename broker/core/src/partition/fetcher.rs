@@ -14,6 +14,9 @@ use super::follower::{Divergence, FetchState, FollowerLog, Phase};
 use crate::ids::{LeaderEpoch, Offset, TopicId, TopicName, TopicPartition};
 use crate::time::Now;
 
+/// The first delay of a partition that cannot be fetched; they double up to `replica.fetch.backoff.ms`.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+
 /// What a partition was last asked for with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Asked {
@@ -408,12 +411,16 @@ impl Fetcher {
         }
     }
 
-    /// Does not fetch a partition for a while.
-    pub fn delay(&mut self, topic_partition: &TopicPartition, backoff: Duration, now: Now) {
+    /// Does not fetch a partition for a while: shortly at first, twice as long each time, at most `backoff_max`. A
+    /// follower often hears of a new leader before that one does, and whoever waits for the high watermark would
+    /// wait for all of Kafka's `replica.fetch.backoff.ms`.
+    pub fn delay(&mut self, topic_partition: &TopicPartition, backoff_max: Duration, now: Now) {
         if let Some(followed) = self.partitions.get_mut(topic_partition)
             && followed.state.delayed_until.is_none()
         {
-            let until = now.deadline(backoff).0;
+            let doubled = FIRST_DELAY.saturating_mul(1 << followed.state.delays.min(16));
+            followed.state.delays += 1;
+            let until = now.deadline(doubled.min(backoff_max)).0;
             followed.state.delayed_until = Some(until);
             self.delayed.insert((until, topic_partition.clone()));
             self.changed.insert(topic_partition.clone());

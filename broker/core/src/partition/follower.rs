@@ -40,6 +40,8 @@ pub struct FetchState {
     pub phase: Phase,
     /// Not to be fetched before this moment (monotonic clock).
     pub delayed_until: Option<Duration>,
+    /// How often in a row it was put off.
+    pub delays: u32,
     /// How far the log is behind the leader's high watermark, once that is known.
     pub lag: Option<Offset>,
 }
@@ -77,6 +79,7 @@ impl FetchState {
             log_start_offset: log.bounds.log_start_offset,
             phase,
             delayed_until: None,
+            delays: 0,
             lag: None,
         }
     }
@@ -96,6 +99,7 @@ impl FetchState {
 
     /// Goes on from the end of the log as it is now.
     pub fn resume(&mut self, bounds: LogBounds, latest_epoch: Option<LeaderEpoch>) {
+        self.delays = 0;
         self.fetch_offset = bounds.log_end_offset;
         self.log_start_offset = bounds.log_start_offset;
         self.last_fetched_epoch = latest_epoch;

@@ -341,7 +341,9 @@ impl PartitionState {
             };
         }
         Ok(FollowerFetched {
-            high_watermark_moved: moved && self.advance(fetch.leader_end_offset, surroundings, now),
+            // Also when only somebody else has changed: a replica that died, or is alive no longer.
+            high_watermark_moved: (moved || high_watermark < fetch.leader_end_offset)
+                && self.advance(fetch.leader_end_offset, surroundings, now),
             isr_change_proposed,
         })
     }
@@ -390,7 +392,8 @@ impl PartitionState {
             }
             IsrChangeOutcome::Refused => {
                 leader.isr.give_up();
-                false
+                // Whoever was to join is not waited for any more.
+                self.advance(log_end_offset, surroundings, now)
             }
             IsrChangeOutcome::Outdated => false,
         }

@@ -186,6 +186,40 @@ fn a_silent_follower_leaves_the_isr_and_an_idle_one_does_not() {
 }
 
 #[test]
+fn a_broker_that_dies_while_it_joins_is_not_waited_for() {
+    let dead = Surroundings {
+        is_alive: &|broker| broker != BrokerId(2),
+        ..surroundings(2)
+    };
+    let joining = || {
+        let mut state = leading(&[1, 2, 3], &[1, 3], 5, 2);
+        fetched(&mut state, 3, 5, 5, 1);
+        assert!(fetched(&mut state, 2, 5, 5, 2).isr_change_proposed);
+        assert!(!state.appended(9, surroundings(2), at(3)));
+        fetched(&mut state, 3, 9, 9, 4);
+        assert_eq!(state.high_watermark(), 5, "2 has not got it");
+        state
+    };
+    // The refusal comes after the news of its death, or before.
+    let mut state = joining();
+    assert!(state.isr_change_answered(IsrChangeOutcome::Refused, 9, dead, at(5)));
+    let mut state = joining();
+    assert!(!state.isr_change_answered(IsrChangeOutcome::Refused, 9, surroundings(2), at(5)));
+    let again = FollowerFetch {
+        follower: BrokerId(3),
+        fetch_offset: 9,
+        log_start_offset: 0,
+        leader_end_offset: 9,
+    };
+    let fetched = state.follower_fetched(again, dead, at(6)).unwrap();
+    assert!(
+        fetched.high_watermark_moved,
+        "nothing new, but nobody else counts"
+    );
+    assert_eq!(state.high_watermark(), 9);
+}
+
+#[test]
 fn caught_up_with_the_previous_fetch_counts_from_then() {
     let mut state = leading(&[1, 2], &[1, 2], 0, 1);
     fetched(&mut state, 2, 0, 100, 1_000);

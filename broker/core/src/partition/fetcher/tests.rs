@@ -96,10 +96,31 @@ fn what_is_delayed_leaves_the_session_and_comes_back() {
     assert_eq!(fetcher.asked(&of(0), at(11)), None);
     assert_eq!(ask(&mut fetcher, 11), (1, vec![], vec![0]));
     fetcher.session_answered(SessionAnswer::Ok { session_id: 9 });
-    assert_eq!(fetcher.next_delay(), Some(Duration::from_millis(1010)));
-    assert_eq!(ask(&mut fetcher, 1009), (2, vec![], vec![]));
+    let first = 10 + FIRST_DELAY.as_millis() as u64;
+    assert_eq!(fetcher.next_delay(), Some(Duration::from_millis(first)));
+    assert_eq!(ask(&mut fetcher, first - 1), (2, vec![], vec![]));
     fetcher.session_answered(SessionAnswer::Ok { session_id: 9 });
-    assert_eq!(ask(&mut fetcher, 1010), (3, vec![0], vec![]));
+    assert_eq!(ask(&mut fetcher, first), (3, vec![0], vec![]));
+}
+
+#[test]
+fn delays_grow_until_something_is_fetched() {
+    let mut fetcher = established(1);
+    let mut delays = || {
+        fetcher.delay(&of(0), BACKOFF, at(0));
+        let delay = fetcher.next_delay().unwrap();
+        ask(&mut fetcher, delay.as_millis() as u64);
+        delay
+    };
+    let growing = [delays(), delays(), delays()];
+    assert_eq!(growing, [1, 2, 4].map(|times| FIRST_DELAY * times));
+    for _ in 0..20 {
+        delays();
+    }
+    assert_eq!(delays(), BACKOFF);
+    fetcher.resume(&of(0), 1, bounds(5), Some(1), None);
+    fetcher.delay(&of(0), BACKOFF, at(0));
+    assert_eq!(fetcher.next_delay(), Some(FIRST_DELAY));
 }
 
 #[test]
