@@ -5,6 +5,8 @@
 )]
 
 mod fail_over;
+mod mixed;
+mod real;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,8 @@ use barnabas_tests::verify::{Verifier, VerifierOptions};
 
 /// How long anything may take that is not measured.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Of the producers, where nothing is ever silent: as by default.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const TOPIC: &str = "verified";
 
 /// A cluster has half a dozen processes: one at a time, so that the machine's load does not decide.
@@ -22,12 +26,30 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Of stories that repeat themselves: few for everyday, more for those who have the time.
+fn rounds() -> usize {
+    let rounds = std::env::var("BARNABAS_FAULT_ROUNDS").ok();
+    rounds.and_then(|text| text.parse().ok()).unwrap_or(2)
+}
+
+/// Ends a run; if a thread of the verifier had ended before, its error is the one worth reading.
+fn settle(verifier: Verifier, story: anyhow::Result<()>) {
+    let verified = verifier.stop();
+    match (story, verified) {
+        (Ok(()), Ok(verified)) => println!("{verified:?}"),
+        (Err(story), Ok(_)) => panic!("{story:#}"),
+        (Ok(()), Err(error)) => panic!("{error:#}"),
+        (Err(story), Err(error)) => panic!("{error:#}; before that: {story:#}"),
+    }
+}
+
 /// Creates a topic on all brokers and starts to produce to it and to consume it.
-fn verifier(cluster: &Cluster, partitions: i32) -> Verifier {
+fn verifier(cluster: &Cluster, partitions: i32, request_timeout: Duration) -> Verifier {
     cluster
         .create_topic(TOPIC, partitions, &[("min.insync.replicas", "2")])
         .unwrap();
-    let options = VerifierOptions::new(cluster.bootstrap(), TOPIC, partitions);
+    let mut options = VerifierOptions::new(cluster.bootstrap(), TOPIC, partitions);
+    options.request_timeout = request_timeout;
     let verifier = Verifier::start(options);
     verifier.wait_for_progress(20, PATIENCE).unwrap();
     verifier

@@ -182,6 +182,12 @@ impl Cluster {
         ClusterView::new(self.bootstrap())
     }
 
+    /// What clients see that do not ask this broker, whose knowledge may be old.
+    pub fn view_without(&self, id: i32) -> ClusterView {
+        let others = self.nodes.iter().filter(|(other, _)| **other != id);
+        ClusterView::new(others.map(|(_, node)| node.options.address()).collect())
+    }
+
     /// The ensemble.
     pub fn zookeeper(&mut self) -> &mut Ensemble {
         &mut self.zookeeper
@@ -241,6 +247,13 @@ impl Cluster {
     pub fn stop(&mut self, id: i32) -> Result<()> {
         let broker = self.node(id).broker.take();
         broker.context("the broker does not run")?.stop()
+    }
+
+    /// Everything a broker has logged, in all its lives.
+    pub fn log(&self, id: i32) -> String {
+        let log = self.nodes[&id].options.directory.join("log");
+        let bytes = std::fs::read(log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Sends a signal to a broker that runs.

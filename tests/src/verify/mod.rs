@@ -145,17 +145,29 @@ impl Verifier {
 
     /// Waits until every partition has acknowledged `batches` more batches than now.
     pub fn wait_for_progress(&self, batches: usize, patience: Duration) -> Result<()> {
+        let all: Vec<i32> = (0..self.options.partitions).collect();
+        self.wait_for_progress_of(&all, batches, patience)
+    }
+
+    /// Waits until each of the partitions has acknowledged `batches` more batches than now.
+    pub fn wait_for_progress_of(
+        &self,
+        partitions: &[i32],
+        batches: usize,
+        patience: Duration,
+    ) -> Result<()> {
         let counts = || -> Vec<usize> {
-            let journals = self.journals.iter();
+            let journals = partitions
+                .iter()
+                .map(|partition| &self.journals[*partition as usize]);
             journals
                 .map(|journal| lock(&journal.acknowledged).len())
                 .collect()
         };
         let start = counts();
         let done = wait::until(patience, || {
-            let is_failed = self.producers.iter().any(JoinHandle::is_finished)
-                || self.consumers.iter().any(JoinHandle::is_finished);
-            if is_failed {
+            let mut threads = self.producers.iter().chain(&self.consumers);
+            if threads.any(JoinHandle::is_finished) {
                 return Some(false);
             }
             let mut progress = start.iter().zip(counts());
@@ -165,9 +177,9 @@ impl Verifier {
         });
         match done {
             Some(true) => Ok(()),
-            Some(false) => bail!("a producer or consumer ended early; stop() says why"),
+            Some(false) => bail!("a producer or consumer ended early: stop() says why"),
             None => bail!(
-                "not {batches} more batches in {patience:?}: {start:?}, now {:?}",
+                "not {batches} more batches for partitions {partitions:?} in {patience:?}: {start:?} then, {:?} now",
                 counts()
             ),
         }
