@@ -7,13 +7,16 @@ use barnabas_core::controller::Event;
 use barnabas_core::ids::BrokerId;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::ControlTarget;
+use super::metrics::ChannelMetrics;
 
 /// Sends to one broker, in one registration of it. Dropping it forgets what was not sent yet.
 pub(super) struct Channel {
     /// Unbounded: the machine never waits for a broker, and queues no more than the states that change.
-    queue: mpsc::UnboundedSender<ControlRequest>,
+    queue: mpsc::UnboundedSender<(Instant, ControlRequest)>,
+    metrics: Arc<ChannelMetrics>,
     /// Gives up what is being sent, too: a broker that is gone would be sent to for ever.
     task: AbortHandle,
 }
@@ -24,12 +27,16 @@ impl Channel {
         broker: BrokerId,
         target: Arc<dyn ControlTarget>,
         answers: mpsc::Sender<Event>,
+        metrics: Arc<ChannelMetrics>,
     ) -> Self {
-        let (queue, mut requests) = mpsc::unbounded_channel();
+        let (queue, mut requests) = mpsc::unbounded_channel::<(Instant, ControlRequest)>();
+        let counts = metrics.clone();
         let task = crate::host::spawn(async move {
-            while let Some(request) = requests.recv().await {
+            while let Some((since, request)) = requests.recv().await {
                 let awaited = Awaited::of(&request);
                 let outcome = target.deliver(request).await;
+                counts.request_time.observe(since.elapsed());
+                counts.queued.add(-1);
                 if let Some(event) = awaited.event(broker, outcome)
                     && answers.send(event).await.is_err()
                 {
@@ -38,12 +45,17 @@ impl Channel {
             }
         });
         let task = task.abort_handle();
-        Self { queue, task }
+        Self {
+            queue,
+            metrics,
+            task,
+        }
     }
 
     /// Puts a request at the end of the queue.
     pub(super) fn send(&self, request: ControlRequest) {
-        if self.queue.send(request).is_err() {
+        self.metrics.queued.add(1);
+        if self.queue.send((Instant::now(), request)).is_err() {
             tracing::error!("a broker's queue of control requests has ended by itself");
         }
     }

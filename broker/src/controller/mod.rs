@@ -3,6 +3,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | `task` | the machine, and the one place where its events come from |
+//! | `metrics` | what it counts and times |
 //! | `channel` | a broker's queue of control requests |
 //! | `link` | the way of any broker to whoever is controller |
 //! | `remote` | other brokers as the controller tells them what to do |
@@ -10,6 +11,7 @@
 
 mod channel;
 mod link;
+mod metrics;
 mod operations;
 mod remote;
 mod task;
@@ -40,6 +42,7 @@ use crate::host;
 use crate::zookeeper::ZooKeeper;
 
 pub use link::{ControllerLink, ControllerLinkOptions};
+use metrics::ControllerMetrics;
 pub use remote::NetworkTargets;
 
 /// Requests of brokers that wait for the machine, at most.
@@ -86,6 +89,10 @@ pub struct ControllerStatus {
     pub totals: Totals,
     /// Leaders that this process has elected so far, as controller.
     pub leader_elections: u64,
+    /// Those of them that may lack acknowledged records.
+    pub unclean_leader_elections: u64,
+    /// What it is doing, as `ControllerState` numbers it.
+    pub state: u8,
 }
 
 /// Something that others want of the task.
@@ -107,6 +114,7 @@ pub struct ControllerHandle {
     broker_id: BrokerId,
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<ControllerStatus>,
+    metrics: Arc<ControllerMetrics>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -118,18 +126,24 @@ impl ControllerHandle {
         let broker_id = options.registration.id;
         let broker_epoch = options.broker_epoch.clone();
         follow_config(&options.config, broker_id, &commands);
-        let task = task::ControllerTask::new(options, received, status);
+        let metrics = ControllerMetrics::new();
+        let task = task::ControllerTask::new(options, received, status, metrics.clone());
         Arc::new(Self {
             broker_epoch,
             broker_id,
             commands,
             status: watched,
+            metrics,
             task: Mutex::new(Some(host::spawn(task.run()))),
         })
     }
 
     pub fn status(&self) -> watch::Receiver<ControllerStatus> {
         self.status.clone()
+    }
+
+    pub fn metrics(&self) -> &ControllerMetrics {
+        &self.metrics
     }
 
     /// Whether this broker is the controller at this moment.

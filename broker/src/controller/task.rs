@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::channel::Channel;
+use super::metrics::ControllerMetrics;
 use super::{Command, ControllerOptions, ControllerStatus, operations, settings};
 use crate::clock;
 use crate::host;
@@ -90,6 +91,7 @@ pub(super) struct ControllerTask {
     last_ticket: u64,
     status: watch::Sender<ControllerStatus>,
     leader_elections: u64,
+    metrics: Arc<ControllerMetrics>,
 }
 
 impl ControllerTask {
@@ -98,6 +100,7 @@ impl ControllerTask {
         options: ControllerOptions,
         commands: mpsc::Receiver<Command>,
         status: watch::Sender<ControllerStatus>,
+        metrics: Arc<ControllerMetrics>,
     ) -> Self {
         let coordination = options.zookeeper.coordination().clone();
         let (answers_in, answers) = mpsc::channel(QUEUED_ANSWERS);
@@ -123,6 +126,7 @@ impl ControllerTask {
             last_ticket: 0,
             status,
             leader_elections: 0,
+            metrics,
             options,
         }
     }
@@ -285,6 +289,7 @@ impl ControllerTask {
         for effect in effects {
             self.carry_out(effect);
         }
+        self.metrics.finished(&self.machine.take_finished());
         self.totals_are_old = true;
         if self.machine.is_idle() {
             self.publish_status();
@@ -321,6 +326,7 @@ impl ControllerTask {
             }
             Effect::CloseChannel { broker } => {
                 self.channels.remove(&broker);
+                self.metrics.channel_closed(broker);
             }
             Effect::Send { to, request } => {
                 // There is none to a broker that is gone, nor may there be one.
@@ -354,7 +360,8 @@ impl ControllerTask {
             tracing::warn!(broker = %broker.id, "other brokers cannot be reached yet");
             return;
         };
-        let channel = Channel::open(broker.id, target, self.answers_in.clone());
+        let metrics = self.metrics.channel(broker.id);
+        let channel = Channel::open(broker.id, target, self.answers_in.clone(), metrics);
         self.channels.insert(broker.id, channel);
     }
 
@@ -376,6 +383,8 @@ impl ControllerTask {
             queued_events: self.machine.queue_length(),
             totals: self.totals,
             leader_elections: self.leader_elections,
+            unclean_leader_elections: self.machine.unclean_elections(),
+            state: self.machine.activity() as u8,
         };
         self.status.send_if_modified(|current| {
             let is_new = *current != status;

@@ -157,6 +157,7 @@ fn write_controller(broker: &Broker, out: &mut Exposition) {
     let totals = status.totals;
     let gauges = [
         ("activecontrollercount", usize::from(status.is_active)),
+        ("controllerstate", usize::from(status.state)),
         ("activebrokercount", totals.live_brokers),
         ("globaltopiccount", totals.topics),
         ("globalpartitioncount", totals.partitions),
@@ -169,6 +170,11 @@ fn write_controller(broker: &Broker, out: &mut Exposition) {
         (
             "topicsineligibletodeletecount",
             totals.topics_ineligible_for_deletion,
+        ),
+        ("replicastodeletecount", totals.replicas_to_delete),
+        (
+            "replicasineligibletodeletecount",
+            totals.replicas_ineligible_for_deletion,
         ),
     ];
     for (name, value) in gauges {
@@ -189,6 +195,12 @@ fn write_controller(broker: &Broker, out: &mut Exposition) {
         &[],
         status.leader_elections,
     );
+    out.counter(
+        "kafka_controller_controllerstats_uncleanleaderelections_total",
+        &[],
+        status.unclean_leader_elections,
+    );
+    broker.controller.metrics().write(out);
 }
 
 fn write_session(broker: &Broker, out: &mut Exposition) {

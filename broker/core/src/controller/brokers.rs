@@ -226,10 +226,23 @@ impl Controller {
         if known.broker == registered.broker {
             return;
         }
+        let listener = &self.settings.inter_broker_listener;
+        let has_moved = known.broker.endpoint(listener) != registered.broker.endpoint(listener);
         known.broker = registered.broker;
-        self.effects.push(Effect::MoveChannel {
-            broker: known.broker.clone(),
-        });
+        if has_moved {
+            self.effects.push(Effect::MoveChannel {
+                broker: known.broker.clone(),
+            });
+            // What waited in the old queue is lost with it: say everything again.
+            let replicas = self.cluster.replicas_on(&BTreeSet::from([id]));
+            self.push([
+                Task::SendAllMetadata { to: vec![id] },
+                Task::MoveReplicas {
+                    replicas,
+                    target: ReplicaState::Online,
+                },
+            ]);
+        }
         self.send_metadata(None, &[]);
     }
 

@@ -18,10 +18,12 @@
 //! | `seat` | becoming controller, ceasing to be |
 //! | `failover` | what a new controller reads and says |
 //! | `brokers`, `topics`, `deletion`, `reassignment`, `leader_election`, `notifications`, `requests` | what it reacts to |
+//! | `activity` | what it is doing, for metrics |
 //! | `answers` | ZooKeeper's answers, taken apart |
 //! | `partitions`, `replicas` | moving these from state to state |
 //! | `request_batch` | what the brokers are told |
 
+mod activity;
 pub mod alter_partition;
 mod answers;
 mod brokers;
@@ -46,9 +48,11 @@ mod tests;
 mod topics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use rand::RngCore;
 
+pub use activity::{Activity, Finished};
 pub use alter_partition::{
     AlterPartition, AlterPartitionError, AlteredPartition, IsrProposal, IsrRefusal,
     ProposedPartition,
@@ -97,10 +101,16 @@ pub struct Controller {
     election_results: BTreeMap<TopicPartition, Result<BrokerId, ElectLeaderError>>,
     /// What came of the reassignments of the current event.
     reassignments: BTreeMap<TopicPartition, Result<(), ReassignmentError>>,
-    /// Events that wait for the current one.
-    queue: VecDeque<Event>,
+    /// Events that wait for the current one, and since when.
+    queue: VecDeque<(Duration, Event)>,
     /// Watched nodes of which the queue tells already.
     queued_nodes: BTreeSet<(String, NodeChange)>,
+    /// Of the event that is being handled.
+    monotonic: Duration,
+    under_way: Option<activity::UnderWay>,
+    finished: Vec<Finished>,
+    /// Leaders that may lack records which were acknowledged.
+    unclean_elections: u64,
     effects: Vec<Effect>,
 }
 
@@ -127,6 +137,9 @@ pub struct Totals {
     pub preferred_replica_imbalance: usize,
     pub topics_to_delete: usize,
     pub topics_ineligible_for_deletion: usize,
+    /// Replicas of topics to be deleted that are not deleted yet.
+    pub replicas_to_delete: usize,
+    pub replicas_ineligible_for_deletion: usize,
 }
 
 /// Why the current event is given up.
@@ -170,6 +183,10 @@ impl Controller {
             reassignments: BTreeMap::new(),
             queue: VecDeque::new(),
             queued_nodes: BTreeSet::new(),
+            monotonic: Duration::ZERO,
+            under_way: None,
+            finished: Vec::new(),
+            unclean_elections: 0,
             effects: Vec::new(),
         }
     }
@@ -178,13 +195,14 @@ impl Controller {
     /// that write's completion comes back as an event.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Effect> {
         self.now_ms = now.wall_clock_ms;
+        self.monotonic = now.monotonic;
         match event {
             Event::SessionExpired | Event::Stopped => self.session_expired(),
             Event::ReadCompleted(result) => self.complete(Completion::Read(result)),
             Event::WriteCompleted(result) => self.complete(Completion::Write(result)),
             // A watch that fires twice before it is looked at says nothing new.
             Event::NodeChanged { path, change } => self.enqueue_node(path, change),
-            event => self.queue.push_back(event),
+            event => self.queue.push_back((self.monotonic, event)),
         }
         self.run();
         std::mem::take(&mut self.effects)
@@ -210,6 +228,11 @@ impl Controller {
         self.queue.len()
     }
 
+    /// How many leaders were elected outside their ISR.
+    pub fn unclean_elections(&self) -> u64 {
+        self.unclean_elections
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.then.is_none()
@@ -226,6 +249,13 @@ impl Controller {
             let leader = partition.leadership.as_ref().map(|found| found.leader);
             preferred.map(|id| id.0) != leader
         });
+        let leaving = |counts: &dyn Fn(ReplicaState) -> bool| {
+            let replicas = cluster.deletions.queued.iter();
+            let replicas = replicas.flat_map(|topic| cluster.replicas_of(topic));
+            replicas
+                .filter(|replica| counts(cluster.replica_state(replica)))
+                .count()
+        };
         Totals {
             live_brokers: cluster.brokers.len() - cluster.shutting_down.len(),
             topics: cluster.topics.len(),
@@ -234,6 +264,10 @@ impl Controller {
             preferred_replica_imbalance: imbalanced.count(),
             topics_to_delete: cluster.deletions.queued.len(),
             topics_ineligible_for_deletion: cluster.deletions.ineligible.len(),
+            replicas_to_delete: leaving(&|state| state != ReplicaState::DeletionSuccessful),
+            replicas_ineligible_for_deletion: leaving(&|state| {
+                state == ReplicaState::DeletionIneligible
+            }),
         }
     }
 
@@ -242,7 +276,8 @@ impl Controller {
         while self.then.is_none() {
             if let Some(task) = self.tasks.pop() {
                 self.perform(task);
-            } else if let Some(event) = self.queue.pop_front() {
+            } else if let Some((enqueued, event)) = self.queue.pop_front() {
+                self.activity_began(&event, enqueued);
                 if let Event::NodeChanged { path, change } = &event {
                     self.queued_nodes.remove(&(path.clone(), *change));
                 }
@@ -252,6 +287,7 @@ impl Controller {
                 self.reassignments.clear();
                 self.begin(event);
             } else {
+                self.activity_ended();
                 return;
             }
         }
@@ -259,7 +295,8 @@ impl Controller {
 
     fn enqueue_node(&mut self, path: String, change: NodeChange) {
         if self.queued_nodes.insert((path.clone(), change)) {
-            self.queue.push_back(Event::NodeChanged { path, change });
+            let event = Event::NodeChanged { path, change };
+            self.queue.push_back((self.monotonic, event));
         }
     }
 

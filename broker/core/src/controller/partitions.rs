@@ -274,6 +274,7 @@ impl Controller {
                 self.partition_not_moved(of, PartitionState::Online, reason);
                 continue;
             };
+            self.unclean_elections += u64::from(elected.is_unclean);
             let mut next = elected.leadership(&current);
             next.controller_epoch = self.cluster.epoch;
             elections.push((of, next, receivers));

@@ -201,7 +201,8 @@ impl Controller {
         self.tasks.clear();
         self.refuse_asker(&Failure::ControllerMoved);
         self.queued_nodes.clear();
-        for event in std::mem::take(&mut self.queue) {
+        self.activity_ended();
+        for (_, event) in std::mem::take(&mut self.queue) {
             match event {
                 super::Event::Requested { ticket, request } => self.refuse(ticket, &request),
                 event @ super::Event::SettingsChanged(_) => self.begin(event),
