@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use barnabas_tests::broker::{Broker, BrokerOptions};
+use barnabas_tests::broker::{Broker, BrokerKind, BrokerOptions};
 use barnabas_tests::wait::until;
 use barnabas_tests::wire::WireClient;
 use barnabas_tests::zookeeper_server::ZooKeeperServer;
@@ -27,6 +27,10 @@ struct Trio {
 
 impl Trio {
     fn start() -> Trio {
+        Trio::of_kinds([BrokerKind::under_test(); 3])
+    }
+
+    fn of_kinds(kinds: [BrokerKind; 3]) -> Trio {
         let zookeeper = ZooKeeperServer::start().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let mut trio = Trio {
@@ -35,12 +39,13 @@ impl Trio {
             directory,
             zookeeper,
         };
-        for id in IDS {
+        for (id, kind) in IDS.into_iter().zip(kinds) {
             let own = trio.directory.path().join(id.to_string());
             std::fs::create_dir(&own).unwrap();
             let mut options = BrokerOptions::new(&own, &trio.zookeeper.connect())
                 .with("auto.leader.rebalance.enable", false)
-                .with("replica.lag.time.max.ms", 5000);
+                .with("replica.lag.time.max.ms", 5000)
+                .of_kind(kind);
             options.id = id;
             trio.options.insert(id, options);
             trio.start_broker(id);
@@ -51,6 +56,10 @@ impl Trio {
     fn start_broker(&mut self, id: i32) {
         let broker = self.options[&id].start().unwrap();
         self.brokers.insert(id, broker);
+    }
+
+    fn stop_broker(&mut self, id: i32) {
+        self.brokers.remove(&id).unwrap().stop().unwrap();
     }
 
     fn client(&self, id: i32) -> WireClient {
@@ -176,7 +185,7 @@ fn three_brokers_agree_and_survive_stops_and_crashes() {
 
     // Who stops in order gives its leaderships away before it goes: each moves once.
     let leaver = IDS.into_iter().find(|id| *id != view.controller).unwrap();
-    trio.brokers.remove(&leaver).unwrap().stop().unwrap();
+    trio.stop_broker(leaver);
     let after = trio.agreed(|view| view.is_led_by_others_than(leaver) && view.brokers.len() == 2);
     assert_eq!(after.controller, view.controller);
     for (partition, (_, epoch, ..)) in &after.partitions {
@@ -224,4 +233,39 @@ fn create_topic_of_two(trio: &Trio) {
     let mut client = trio.client(trio.controller());
     let response = client.request(&request, 5).unwrap();
     assert_eq!(response.topics[0].error_code, 0, "{response:?}");
+}
+
+/// Each obeys the other's controller, hands over to it and follows its leaders.
+#[test]
+fn kafka_and_ours_lead_each_other() {
+    let kinds = [
+        BrokerKind::Kafka,
+        BrokerKind::Barnabas,
+        BrokerKind::Barnabas,
+    ];
+    let mut trio = Trio::of_kinds(kinds);
+    assert_eq!(trio.controller(), 1);
+    create_topic(&trio, "t");
+    trio.agreed(|view| view.partitions.len() == PARTITIONS as usize && view.has_full_isrs());
+
+    trio.stop_broker(3);
+    trio.agreed(|view| view.is_led_by_others_than(3) && view.brokers == [1, 2]);
+    trio.start_broker(3);
+    trio.agreed(View::has_full_isrs);
+
+    trio.stop_broker(1);
+    let view = trio.agreed(|view| view.is_led_by_others_than(1) && view.brokers == [2, 3]);
+    assert!([2, 3].contains(&view.controller), "{view:?}");
+    trio.start_broker(1);
+    trio.agreed(View::has_full_isrs);
+    create_topic_of_two(&trio);
+    let ids: Vec<i64> = IDS.map(|id| producer_id(&trio, id) / 1000).to_vec();
+    assert!(
+        ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2],
+        "{ids:?}"
+    );
+
+    trio.stop_broker(1);
+    let all_by_two_and_three = |view: &View| view.is_led_by_others_than(1);
+    trio.agreed(all_by_two_and_three);
 }

@@ -110,7 +110,7 @@ pub async fn stop_replica(
     request: StopReplicaRequest,
     context: &Context<'_>,
 ) -> StopReplicaResponse {
-    let request = stop_replica_of(request, context.version);
+    let request = stop_replica_of(&request, context.version);
     stop_replica_response(obey(ControlRequest::StopReplica(request), context).await)
 }
 
@@ -130,7 +130,7 @@ pub async fn update_metadata(
     request: UpdateMetadataRequest,
     context: &Context<'_>,
 ) -> UpdateMetadataResponse {
-    let request = update_metadata_of(request, context.version);
+    let request = update_metadata_of(&request, context.version);
     let outcome = obey(ControlRequest::UpdateMetadata(request), context).await;
     UpdateMetadataResponse::default().with_error_code(code_of(&outcome.result))
 }
@@ -170,7 +170,7 @@ pub async fn alter_partition(
     request: AlterPartitionRequest,
     context: &Context<'_>,
 ) -> AlterPartitionResponse {
-    let request = alter_partition_of(request, context.version);
+    let request = alter_partition_of(&request, context.version);
     match context.broker.controller.alter_partition(request).await {
         Ok(altered) => altered_partitions(altered, context.version),
         Err(error) => AlterPartitionResponse::default().with_error_code(error.error_code()),
@@ -273,7 +273,7 @@ fn port(port: i32) -> u16 {
     u16::try_from(port).unwrap_or(0)
 }
 
-pub(crate) fn stop_replica_of(request: StopReplicaRequest, version: i16) -> StopReplica {
+pub(crate) fn stop_replica_of(request: &StopReplicaRequest, version: i16) -> StopReplica {
     let delete = request.delete_partitions;
     // Before version 3 no leader epoch is told.
     let without_epoch = |topic: TopicName, partition| StopReplicaPartition {
@@ -319,7 +319,7 @@ pub(crate) fn stop_replica_of(request: StopReplicaRequest, version: i16) -> Stop
     }
 }
 
-pub(crate) fn update_metadata_of(request: UpdateMetadataRequest, version: i16) -> UpdateMetadata {
+pub(crate) fn update_metadata_of(request: &UpdateMetadataRequest, version: i16) -> UpdateMetadata {
     let partition =
         |topic: &TopicName, topic_id, of: &UpdateMetadataPartitionState| PartitionMetadata {
             topic_partition: TopicPartition::new(topic.clone(), of.partition_index),
@@ -394,7 +394,7 @@ fn live_broker(broker: &UpdateMetadataBroker, version: i16) -> LiveBroker {
     }
 }
 
-pub(crate) fn alter_partition_of(request: AlterPartitionRequest, version: i16) -> AlterPartition {
+pub(crate) fn alter_partition_of(request: &AlterPartitionRequest, version: i16) -> AlterPartition {
     let mut partitions = Vec::new();
     for topic in &request.topics {
         let name = TopicName::from(topic.topic_name.as_str());

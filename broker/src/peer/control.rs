@@ -506,7 +506,7 @@ mod tests {
                 let mut bytes = BytesMut::new();
                 wire.encode(&mut bytes, version).unwrap();
                 let wire = StopReplicaRequest::decode(&mut bytes, version).unwrap();
-                let part = stop_replica_of(wire, version);
+                let part = stop_replica_of(&wire, version);
                 assert_eq!(part.header, request.header);
                 understood.extend(part.partitions);
             }
@@ -565,7 +565,7 @@ mod tests {
                 let parts = with_broker_epoch(&same, version, broker_epoch);
                 let mut bytes = Bytes::from([parts.0, &parts.1, parts.2].concat());
                 let wire = UpdateMetadataRequest::decode(&mut bytes, version).unwrap();
-                assert_eq!(update_metadata_of(wire, version), request, "v{version}");
+                assert_eq!(update_metadata_of(&wire, version), request, "v{version}");
             }
             let other = encoder.encode(&update(version, 77), version).unwrap();
             assert_ne!(other.as_ptr(), body.as_ptr());

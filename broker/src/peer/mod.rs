@@ -41,11 +41,11 @@ pub trait PeerNetwork: Send + Sync {
 /// One connection with one request in flight. Of no use any more after an error, or when an exchange was given up.
 pub trait PeerStream: Send {
     /// Sends one frame (without length prefix) and returns the response frame.
-    fn exchange<'a>(
-        &'a mut self,
+    fn exchange(
+        &mut self,
         request: Bytes,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, PeerError>>;
+    ) -> BoxFuture<'_, Result<Bytes, PeerError>>;
 
     /// Completes when the other side closes or resets the connection. Only while no exchange is under way.
     fn closed(&mut self) -> BoxFuture<'_, PeerError> {

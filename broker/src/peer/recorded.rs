@@ -77,11 +77,11 @@ impl PeerNetwork for Arc<Recording> {
 }
 
 impl PeerStream for Arc<Recording> {
-    fn exchange<'a>(
-        &'a mut self,
+    fn exchange(
+        &mut self,
         request: Bytes,
         _timeout: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, PeerError>> {
+    ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
         let mut response = BytesMut::new();
         response.put_slice(&request[4..8]);
         let is_api_versions = request[..2] == ApiVersionsRequest::KEY.to_be_bytes();
@@ -166,12 +166,12 @@ async fn replay(row: &Row) -> Bytes {
         }
         StopReplicaRequest::KEY => {
             let wire = StopReplicaRequest::decode(&mut body, version).unwrap();
-            let request = ControlRequest::StopReplica(stop_replica_of(wire, version));
+            let request = ControlRequest::StopReplica(stop_replica_of(&wire, version));
             encoded(&stop_replica_response(send(row, &request).await), version)
         }
         UpdateMetadataRequest::KEY => {
             let wire = UpdateMetadataRequest::decode(&mut body, version).unwrap();
-            let request = ControlRequest::UpdateMetadata(update_metadata_of(wire, version));
+            let request = ControlRequest::UpdateMetadata(update_metadata_of(&wire, version));
             let code = code_of(&send(row, &request).await.result);
             let response = UpdateMetadataResponse::default().with_error_code(code);
             encoded(&response, version)
@@ -184,7 +184,7 @@ async fn replay(row: &Row) -> Bytes {
             match key {
                 AlterPartitionRequest::KEY => {
                     let wire = AlterPartitionRequest::decode(&mut body, version).unwrap();
-                    let request = alter_partition_of(wire, version);
+                    let request = alter_partition_of(&wire, version);
                     let image = ClusterImage::default();
                     let altered = peer.alter_partition(&request, &image, TIMEOUT).await;
                     recording.check(row);

@@ -47,11 +47,11 @@ struct TcpPeer {
 }
 
 impl PeerStream for TcpPeer {
-    fn exchange<'a>(
-        &'a mut self,
+    fn exchange(
+        &mut self,
         request: Bytes,
         limit: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, PeerError>> {
+    ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
         let exchanged = async move {
             self.send(&request).await?;
             // Its memory is not needed while the answer is waited for.

@@ -27,6 +27,7 @@ cargo xtask <task>
              --zookeepers N                   how many ZooKeeper servers (1): localhost:2181, :2182, ...
              --zookeeper HOST:PORT[,...]/PATH use this ensemble instead of starting one
              --fresh                          forget all state first
+             --debug                          build without optimizing, which is sooner done
   down     stop what `up` started; the state stays
   test     install what the tests need and run all tests
              --judge                          run the client tests against Apache Kafka 3.9.1 instead

@@ -15,7 +15,24 @@ const FIRST_BROKER_PORT: u16 = 9092;
 const FIRST_ZOOKEEPER_PORT: u16 = 2181;
 const FIRST_QUORUM_PORT: u16 = 2888;
 const FIRST_ELECTION_PORT: u16 = 3888;
+const FIRST_ADMIN_PORT: u16 = 9404;
 const MOST_SERVERS: u16 = 50;
+
+/// How the broker is compiled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Profile {
+    Debug,
+    Release,
+}
+
+impl Profile {
+    fn binary(self) -> PathBuf {
+        target().join(match self {
+            Self::Debug => "debug/barnabas-broker",
+            Self::Release => "release/barnabas-broker",
+        })
+    }
+}
 
 fn state() -> PathBuf {
     root().join(".barnabas")
@@ -27,17 +44,16 @@ pub(crate) fn up(words: Vec<String>) -> Result<()> {
     let zookeepers = arguments.option::<u16>("--zookeepers")?;
     let ensemble = arguments.option::<String>("--zookeeper")?;
     let fresh = arguments.flag("--fresh");
+    let profile = if arguments.flag("--debug") {
+        Profile::Debug
+    } else {
+        Profile::Release
+    };
     arguments.finish()?;
     if !(1..=MOST_SERVERS).contains(&brokers)
         || !(1..=MOST_SERVERS).contains(&zookeepers.unwrap_or(1))
     {
         bail!("--brokers and --zookeepers take 1 to {MOST_SERVERS}");
-    }
-    if brokers > 1 {
-        bail!(
-            "--brokers {brokers}: a controller cannot lead other brokers yet, so partitions on them would \
-             have no leader; start one broker"
-        );
     }
     if ensemble.is_some() && zookeepers.is_some() {
         bail!(
@@ -56,20 +72,23 @@ pub(crate) fn up(words: Vec<String>) -> Result<()> {
         install::for_servers()?;
     }
     println!("building the broker");
-    check(&mut cargo(&[
+    let mut build = cargo(&[
         "build",
         "--quiet",
-        "--release",
         "--locked",
         "--package",
         "barnabas-broker",
-    ]))?;
+    ]);
+    if profile == Profile::Release {
+        build.arg("--release");
+    }
+    check(&mut build)?;
 
     let connect = match ensemble {
         Some(connect) => connect,
         None => start_zookeepers(zookeepers.unwrap_or(1))?,
     };
-    start_brokers(brokers, &connect)?;
+    start_brokers(brokers, &connect, profile)?;
     print_what_runs(brokers, &connect);
     Ok(())
 }
@@ -144,7 +163,7 @@ fn start_zookeepers(count: u16) -> Result<String> {
 }
 
 /// Starts those brokers that do not run, and waits until each knows of all.
-fn start_brokers(count: u16, connect: &str) -> Result<()> {
+fn start_brokers(count: u16, connect: &str, profile: Profile) -> Result<()> {
     let mut started = Vec::new();
     for id in 0..count {
         let port = FIRST_BROKER_PORT + id;
@@ -163,14 +182,17 @@ fn start_brokers(count: u16, connect: &str) -> Result<()> {
             format!(
                 "broker.id={id}\nlisteners=PLAINTEXT://localhost:{port}\n\
                  zookeeper.connect={connect}\nlog.dirs={}\n\
+                 barnabas.admin.listener=localhost:{}\n\
+                 default.replication.factor={replication_factor}\n\
                  offsets.topic.replication.factor={replication_factor}\n\
                  transaction.state.log.replication.factor={replication_factor}\n\
                  transaction.state.log.min.isr={}\n",
                 server.directory.join("data").display(),
+                FIRST_ADMIN_PORT + id,
                 replication_factor.min(2),
             ),
         )?;
-        let mut broker = command(target().join("release/barnabas-broker"), &[]);
+        let mut broker = command(profile.binary(), &[]);
         let child = server.start(broker.arg(&properties))?;
         started.push((server, port, Some(child)));
     }
@@ -192,15 +214,27 @@ fn print_what_runs(brokers: u16, connect: &str) {
     println!("  ZooKeeper   {connect}");
     for id in 0..brokers {
         println!(
-            "  broker {id}    localhost:{}   log: .barnabas/broker-{id}/log",
-            FIRST_BROKER_PORT + id
+            "  broker {id}    localhost:{}   metrics: localhost:{}/metrics   log: .barnabas/broker-{id}/log",
+            FIRST_BROKER_PORT + id,
+            FIRST_ADMIN_PORT + id
         );
     }
+    let bootstrap: Vec<String> = (0..brokers.min(3))
+        .map(|id| format!("localhost:{}", FIRST_BROKER_PORT + id))
+        .collect();
+    let bootstrap = bootstrap.join(",");
     println!(
         "\ntry (kcat is Debian's package of that name):\n  \
-         kcat -b localhost:9092 -L\n  \
-         echo 'hello, world!' | kcat -b localhost:9092 -t test_topic -P\n  \
-         kcat -b localhost:9092 -t test_topic -C -o beginning -e\n\n\
-         stop: cargo xtask down"
+         kcat -b {bootstrap} -L\n  \
+         echo 'hello, world!' | kcat -b {bootstrap} -t test_topic -P\n  \
+         kcat -b {bootstrap} -t test_topic -C -o beginning -e"
     );
+    if brokers > 1 {
+        println!(
+            "\nkill one and look again (`up` with the same options starts it anew):\n  \
+             kill -9 $(cat .barnabas/broker-0/pid)\n  \
+             kcat -b {bootstrap} -L -t test_topic"
+        );
+    }
+    println!("\nstop: cargo xtask down");
 }
