@@ -22,6 +22,8 @@ pub struct ClusterOptions {
     pub properties: BTreeMap<String, String>,
     /// Settings of the harness that a broker shall have its own default of.
     pub defaults: Vec<String>,
+    /// Options of the Java virtual machines of Kafka's brokers; a small heap if empty.
+    pub java_options: Vec<String>,
 }
 
 impl ClusterOptions {
@@ -32,6 +34,7 @@ impl ClusterOptions {
             zookeepers: 1,
             properties: BTreeMap::new(),
             defaults: Vec::new(),
+            java_options: Vec::new(),
         }
     }
 
@@ -133,7 +136,11 @@ impl Cluster {
             let own = directory.path().join(format!("broker-{id}"));
             let mut broker = BrokerOptions::new(&own, &connect).of_kind(*kind);
             broker.id = id;
-            broker.java_options[0] = "-Xmx256m".to_owned();
+            if options.java_options.is_empty() {
+                broker.java_options[0] = "-Xmx256m".to_owned();
+            } else {
+                broker.java_options.clone_from(&options.java_options);
+            }
             if let Some(machines) = &machines {
                 let machine = &machines.brokers[id as usize - 1];
                 broker.host = machine.address;

@@ -9,7 +9,7 @@ use crate::run::{cargo, check, command, target};
 pub(crate) fn bench(words: Vec<String>) -> Result<()> {
     let mut arguments = Arguments::new(words);
     let quick = arguments.flag("--quick");
-    arguments.finish()?;
+    let rows = arguments.rest()?;
     install::for_kafka()?;
     check(&mut cargo(&[
         "build",
@@ -26,5 +26,5 @@ pub(crate) fn bench(words: Vec<String>) -> Result<()> {
     if quick {
         bench.arg("--quick");
     }
-    check(&mut bench)
+    check(bench.args(rows))
 }

@@ -35,6 +35,7 @@ cargo xtask <task>
   lint     rustfmt, clippy and cargo-deny, warnings denied
   bench    one load on Apache Kafka 3.9.1 and on Barnabas, side by side (target/bench.json)
              --quick                          a tenth of the load
+             ROW ...                          these rows only, by name (latency-p99) or group (latency, many)
   fuzz     run the fuzz targets
              --seconds N                      for each target (30)
              --seed N                         the seed that a failure has printed

@@ -1,36 +1,68 @@
 //! `cargo xtask bench`: Apache Kafka 3.9.1 and ours under the same load, in turn, in one run on one
 //! machine. Prints a table with ratios and writes `target/bench.json`. No figure here is a test.
 
+mod cluster;
 mod report;
 mod stages;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use barnabas_tests::broker::BrokerKind;
 use barnabas_tests::tools::target;
 
-use report::Report;
+use report::{Figure, Report, Rows};
 use stages::Sizes;
+
+/// The rows of one broker; the others are those of a cluster.
+const OF_ONE_BROKER: usize = 16;
 
 #[expect(clippy::print_stdout, reason = "the table is the output")]
 fn main() -> Result<()> {
-    let quick = std::env::args().skip(1).any(|word| word == "--quick");
+    let (options, words): (Vec<String>, Vec<String>) = std::env::args()
+        .skip(1)
+        .partition(|word| word.starts_with('-'));
+    if let Some(unknown) = options.iter().find(|option| *option != "--quick") {
+        bail!("unknown option {unknown}");
+    }
+    let rows = Rows::chosen(&words)?;
+    let quick = !options.is_empty();
     let sizes = if quick { Sizes::quick() } else { Sizes::full() };
+    let (single, many) = Figure::ALL.split_at(OF_ONE_BROKER);
     let mut report = Report::default();
+    let mut failures = Vec::new();
     for round in 1..=sizes.rounds {
         for kind in [BrokerKind::Kafka, BrokerKind::Barnabas] {
             eprintln!("round {round} of {}: {kind:?}", sizes.rounds);
-            stages::run(kind, &sizes, &mut |figure, value| {
-                report.note(kind, figure, value);
-            })
-            .with_context(|| format!("{kind:?}, round {round}"))?;
+            let mut note = |figure: Figure, value: f64| {
+                if rows.want(&[figure]) {
+                    eprintln!("  {} {value:.3}", figure.name());
+                    report.note(kind, figure, value);
+                }
+            };
+            let mut outcomes = Vec::new();
+            if rows.want(single) {
+                outcomes.push(stages::run(kind, &sizes, &rows, &mut note));
+            }
+            if rows.want(many) {
+                outcomes.push(cluster::run(kind, &sizes, &rows, &mut note));
+            }
+            for outcome in outcomes {
+                // The other rows are worth having all the same.
+                if let Err(error) = outcome.with_context(|| format!("{kind:?}, round {round}")) {
+                    eprintln!("{error:#}");
+                    failures.push(format!("{error:#}"));
+                }
+            }
         }
     }
     println!("{}", report.table());
     let file = target().join("bench.json");
     std::fs::write(&file, report.json()).with_context(|| file.display().to_string())?;
     println!("as JSON: {}", file.display());
+    if !failures.is_empty() {
+        bail!("some rows are missing:\n{}", failures.join("\n"));
+    }
     Ok(())
 }
 

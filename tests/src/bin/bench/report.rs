@@ -6,6 +6,38 @@ use std::fmt::Write as _;
 use barnabas_tests::broker::BrokerKind;
 use serde_json::json;
 
+/// The rows that were asked for.
+pub(crate) struct Rows(Vec<Figure>);
+
+impl Rows {
+    /// A word chooses the rows whose name is the word or begins with it; no word chooses all.
+    pub(crate) fn chosen(words: &[String]) -> anyhow::Result<Self> {
+        let mut rows = Vec::new();
+        for word in words {
+            let group = format!("{word}-");
+            let is_meant =
+                |figure: &Figure| figure.name() == word || figure.name().starts_with(&group);
+            let before = rows.len();
+            rows.extend(Figure::ALL.into_iter().filter(is_meant));
+            anyhow::ensure!(
+                rows.len() > before,
+                "there is no row `{word}`; the rows are {}",
+                Figure::ALL.map(Figure::name).join(", ")
+            );
+        }
+        Ok(if rows.is_empty() {
+            Self(Figure::ALL.to_vec())
+        } else {
+            Self(rows)
+        })
+    }
+
+    /// Whether any of these was asked for.
+    pub(crate) fn want(&self, figures: &[Figure]) -> bool {
+        figures.iter().any(|figure| self.0.contains(figure))
+    }
+}
+
 /// What is measured, in the order of the table. All are "less is better" except throughput.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
@@ -25,9 +57,77 @@ pub(crate) enum Figure {
     Start,
     StartAfterKill,
     Size,
+    ReplicatedCpu,
+    ReplicatedThroughput,
+    FailOverAfterKill,
+    FailOverAtStop,
+    ManyInSync,
+    ManyMemory,
+    ManyIdleCpu,
+    ManyRestart,
+    ControllerFailOver,
 }
 
 impl Figure {
+    pub(crate) const ALL: [Figure; 25] = [
+        Figure::ProduceCpu,
+        Figure::ProduceThroughput,
+        Figure::SmallRecordCpu,
+        Figure::SmallRecordThroughput,
+        Figure::ConsumeCpu,
+        Figure::ConsumeThroughput,
+        Figure::PerfToolThroughput,
+        Figure::PerfToolCpu,
+        Figure::LatencyP50,
+        Figure::LatencyP99,
+        Figure::LatencyP999,
+        Figure::MemoryIdle,
+        Figure::MemoryLoaded,
+        Figure::Start,
+        Figure::StartAfterKill,
+        Figure::Size,
+        Figure::ReplicatedCpu,
+        Figure::ReplicatedThroughput,
+        Figure::FailOverAfterKill,
+        Figure::FailOverAtStop,
+        Figure::ManyInSync,
+        Figure::ManyMemory,
+        Figure::ManyIdleCpu,
+        Figure::ManyRestart,
+        Figure::ControllerFailOver,
+    ];
+
+    /// What the row is called on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Figure::ProduceCpu => "produce-cpu",
+            Figure::ProduceThroughput => "produce-throughput",
+            Figure::SmallRecordCpu => "small-cpu",
+            Figure::SmallRecordThroughput => "small-throughput",
+            Figure::ConsumeCpu => "consume-cpu",
+            Figure::ConsumeThroughput => "consume-throughput",
+            Figure::PerfToolThroughput => "perf-throughput",
+            Figure::PerfToolCpu => "perf-cpu",
+            Figure::LatencyP50 => "latency-p50",
+            Figure::LatencyP99 => "latency-p99",
+            Figure::LatencyP999 => "latency-p999",
+            Figure::MemoryIdle => "memory-idle",
+            Figure::MemoryLoaded => "memory-loaded",
+            Figure::Start => "start",
+            Figure::StartAfterKill => "start-after-kill",
+            Figure::Size => "size",
+            Figure::ReplicatedCpu => "replicated-cpu",
+            Figure::ReplicatedThroughput => "replicated-throughput",
+            Figure::FailOverAfterKill => "failover-kill",
+            Figure::FailOverAtStop => "failover-stop",
+            Figure::ManyInSync => "many-in-sync",
+            Figure::ManyMemory => "many-memory",
+            Figure::ManyIdleCpu => "many-idle-cpu",
+            Figure::ManyRestart => "many-restart",
+            Figure::ControllerFailOver => "controller-failover",
+        }
+    }
+
     fn title(self) -> &'static str {
         match self {
             Figure::ProduceCpu => "produce 1 KiB records, acks=all: broker CPU-seconds per GiB",
@@ -46,6 +146,17 @@ impl Figure {
             Figure::Start => "start until it serves, s",
             Figure::StartAfterKill => "start after kill -9 under load, s",
             Figure::Size => "program on disk, MiB",
+            Figure::ReplicatedCpu => "3 brokers, RF 3, acks=all: CPU-seconds per GiB, all brokers",
+            Figure::ReplicatedThroughput => "3 brokers, RF 3, acks=all: MiB/s",
+            Figure::FailOverAfterKill => "leader killed with -9: s without acknowledgement",
+            Figure::FailOverAtStop => "leader stopped with SIGTERM: s without acknowledgement",
+            Figure::ManyInSync => "create 3,000 partitions x 3 until all are in sync, s",
+            Figure::ManyMemory => "the same: resident memory of the largest broker, MiB",
+            Figure::ManyIdleCpu => "the same, idle: % of a core of the busiest broker",
+            Figure::ManyRestart => "the same: broker killed with -9, start until in sync, s",
+            Figure::ControllerFailOver => {
+                "controller of 10,000 partitions killed: s until all is told"
+            }
         }
     }
 }
@@ -68,13 +179,13 @@ impl Report {
     /// One row a figure: Kafka, ours, ours divided by Kafka's.
     pub(crate) fn table(&self) -> String {
         let mut table = format!(
-            "{:<60} {:>10} {:>10} {:>7}\n",
+            "{:<62} {:>10} {:>10} {:>7}\n",
             "", "Kafka", "Barnabas", "ratio"
         );
         for (figure, kafka, ours) in self.rows() {
             let _ = writeln!(
                 table,
-                "{:<60} {kafka:>10.2} {ours:>10.2} {:>7.2}",
+                "{:<62} {kafka:>10.2} {ours:>10.2} {:>7.2}",
                 figure.title(),
                 ours / kafka
             );

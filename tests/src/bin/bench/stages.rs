@@ -10,12 +10,12 @@ use barnabas_tests::tools::{broker_binary, kafka_java, test_tool};
 use barnabas_tests::zookeeper_server::ZooKeeperServer;
 
 use crate::SETTLE;
-use crate::report::Figure;
+use crate::report::{Figure, Rows};
 
-const MIB: f64 = 1024.0 * 1024.0;
-const GIB: f64 = 1024.0 * MIB;
+pub(crate) const MIB: f64 = 1024.0 * 1024.0;
+pub(crate) const GIB: f64 = 1024.0 * MIB;
 /// What Kafka's own start script gives its virtual machine.
-const JAVA_OPTIONS: [&str; 7] = [
+pub(crate) const JAVA_OPTIONS: [&str; 7] = [
     "-Xmx1G",
     "-Xms1G",
     "-server",
@@ -33,6 +33,13 @@ pub(crate) struct Sizes {
     small: u64,
     perf_records: u64,
     latency_records: usize,
+    pub(crate) replicated: u64,
+    /// Partitions with three replicas.
+    pub(crate) many: usize,
+    /// Partitions with one replica.
+    pub(crate) of_controller: usize,
+    /// How long idle brokers are watched.
+    pub(crate) idle_seconds: u64,
 }
 
 impl Sizes {
@@ -44,6 +51,10 @@ impl Sizes {
             small: 512 << 20,
             perf_records: 1_000_000,
             latency_records: 20_000,
+            replicated: 1 << 30,
+            many: 3_000,
+            of_controller: 10_000,
+            idle_seconds: 30,
         }
     }
 
@@ -56,6 +67,10 @@ impl Sizes {
             small: 64 << 20,
             perf_records: 100_000,
             latency_records: 3_000,
+            replicated: 128 << 20,
+            many: 300,
+            of_controller: 1_000,
+            idle_seconds: 5,
         }
     }
 }
@@ -64,8 +79,10 @@ impl Sizes {
 pub(crate) fn run(
     kind: BrokerKind,
     sizes: &Sizes,
+    rows: &Rows,
     note: &mut impl FnMut(Figure, f64),
 ) -> Result<()> {
+    use Figure::*;
     let directory = tempfile::tempdir()?;
     let zookeeper = ZooKeeperServer::start()?;
     let options = BrokerOptions::new(&directory.path().join("broker"), &zookeeper.connect());
@@ -76,71 +93,92 @@ pub(crate) fn run(
 
     let start = Instant::now();
     let mut broker = options.start()?;
-    note(Figure::Start, start.elapsed().as_secs_f64());
-    note(Figure::Size, program_bytes(kind)? / MIB);
-    std::thread::sleep(SETTLE);
-    note(Figure::MemoryIdle, memory(&mut broker, "VmRSS")?);
-
-    let address = options.address();
-    load_with(&address, "warm-up", 1024, sizes.warm_up)?;
-    let (cpu, produced) = cost(&mut broker, || {
-        load_with(&address, "large", 1024, sizes.large)
-    })?;
-    note(Figure::ProduceCpu, cpu / (produced.bytes as f64 / GIB));
-    note(
-        Figure::ProduceThroughput,
-        produced.bytes as f64 / MIB / produced.seconds,
-    );
-
-    let (cpu, small) = cost(&mut broker, || {
-        load_with(&address, "small", 100, sizes.small)
-    })?;
-    note(Figure::SmallRecordCpu, cpu * 1e6 / small.records as f64);
-    note(
-        Figure::SmallRecordThroughput,
-        small.records as f64 / 1e3 / small.seconds,
-    );
-
-    let until = i64::try_from(produced.records)?;
-    let (cpu, consumed) = cost(&mut broker, || {
-        load::consume(&address, "large", 0, 0, until, 1 << 20)
-    })?;
-    note(Figure::ConsumeCpu, cpu / (consumed.bytes as f64 / GIB));
-    note(
-        Figure::ConsumeThroughput,
-        consumed.bytes as f64 / MIB / consumed.seconds,
-    );
-
-    let (cpu, rate) = cost(&mut broker, || perf_tool(&address, sizes.perf_records))?;
-    note(Figure::PerfToolThroughput, rate);
-    note(
-        Figure::PerfToolCpu,
-        cpu / (sizes.perf_records as f64 * 1024.0 / GIB),
-    );
-
-    load::ensure_topic(&address, "latency", 1)?;
-    let warm = sizes.latency_records / 10;
-    load::latency(&address, "latency", 0, warm, 100, 1000.0)?;
-    let from = i64::try_from(warm)?;
-    let latency = load::latency(
-        &address,
-        "latency",
-        from,
-        sizes.latency_records,
-        100,
-        1000.0,
-    )?;
-    note(Figure::LatencyP50, latency.p50_ms);
-    note(Figure::LatencyP99, latency.p99_ms);
-    note(Figure::LatencyP999, latency.p999_ms);
-    note(Figure::MemoryLoaded, memory(&mut broker, "VmHWM")?);
-
-    broker.kill();
-    wait_for_registration_to_go(kind);
-    let start = Instant::now();
-    let broker = options.start()?;
-    note(Figure::StartAfterKill, start.elapsed().as_secs_f64());
+    note(Start, start.elapsed().as_secs_f64());
+    note(Size, program_bytes(kind)? / MIB);
+    if rows.want(&[MemoryIdle]) {
+        std::thread::sleep(SETTLE);
+        note(MemoryIdle, memory(&mut broker, "VmRSS")?);
+    }
+    load_stages(&mut broker, sizes, rows, note)?;
+    if rows.want(&[LatencyP50, LatencyP99, LatencyP999, MemoryLoaded]) {
+        let latency = latency(&options.address(), sizes)?;
+        note(LatencyP50, latency.p50_ms);
+        note(LatencyP99, latency.p99_ms);
+        note(LatencyP999, latency.p999_ms);
+    }
+    if rows.want(&[MemoryLoaded]) {
+        note(MemoryLoaded, memory(&mut broker, "VmHWM")?);
+    }
+    if rows.want(&[StartAfterKill]) {
+        broker.kill();
+        wait_for_registration_to_go(kind);
+        let start = Instant::now();
+        broker = options.start()?;
+        note(StartAfterKill, start.elapsed().as_secs_f64());
+    }
     broker.stop()
+}
+
+/// Produce and consume, at full speed.
+fn load_stages(
+    broker: &mut Broker,
+    sizes: &Sizes,
+    rows: &Rows,
+    note: &mut impl FnMut(Figure, f64),
+) -> Result<()> {
+    use Figure::*;
+    let address = broker.address();
+    let loaded = rows.want(&[MemoryLoaded]);
+    let consumes = loaded || rows.want(&[ConsumeCpu, ConsumeThroughput]);
+    let produces = consumes || rows.want(&[ProduceCpu, ProduceThroughput]);
+    if produces || rows.want(&[SmallRecordCpu, SmallRecordThroughput]) {
+        load_with(&address, "warm-up", 1024, sizes.warm_up)?;
+    }
+    let mut produced_records = 0;
+    if produces {
+        let (cpu, produced) = cost(broker, || load_with(&address, "large", 1024, sizes.large))?;
+        note(ProduceCpu, cpu / (produced.bytes as f64 / GIB));
+        note(
+            ProduceThroughput,
+            produced.bytes as f64 / MIB / produced.seconds,
+        );
+        produced_records = i64::try_from(produced.records)?;
+    }
+    if loaded || rows.want(&[SmallRecordCpu, SmallRecordThroughput]) {
+        let (cpu, small) = cost(broker, || load_with(&address, "small", 100, sizes.small))?;
+        note(SmallRecordCpu, cpu * 1e6 / small.records as f64);
+        note(
+            SmallRecordThroughput,
+            small.records as f64 / 1e3 / small.seconds,
+        );
+    }
+    if consumes {
+        let (cpu, consumed) = cost(broker, || {
+            load::consume(&address, "large", 0, 0, produced_records, 1 << 20)
+        })?;
+        note(ConsumeCpu, cpu / (consumed.bytes as f64 / GIB));
+        note(
+            ConsumeThroughput,
+            consumed.bytes as f64 / MIB / consumed.seconds,
+        );
+    }
+    if loaded || rows.want(&[PerfToolThroughput, PerfToolCpu]) {
+        let (cpu, rate) = cost(broker, || perf_tool(&address, sizes.perf_records))?;
+        note(PerfToolThroughput, rate);
+        note(
+            PerfToolCpu,
+            cpu / (sizes.perf_records as f64 * 1024.0 / GIB),
+        );
+    }
+    Ok(())
+}
+
+fn latency(address: &str, sizes: &Sizes) -> Result<load::Latency> {
+    load::ensure_topic(address, "latency", 1)?;
+    let warm = sizes.latency_records / 10;
+    load::latency(address, "latency", 0, warm, 100, 1000.0)?;
+    let from = i64::try_from(warm)?;
+    load::latency(address, "latency", from, sizes.latency_records, 100, 1000.0)
 }
 
 fn load_with(
@@ -198,7 +236,7 @@ fn perf_tool(address: &str, records: u64) -> Result<f64> {
 }
 
 /// Kafka refuses to start while the znode of its former life is there; ours does not mind.
-fn wait_for_registration_to_go(kind: BrokerKind) {
+pub(crate) fn wait_for_registration_to_go(kind: BrokerKind) {
     if kind == BrokerKind::Kafka {
         std::thread::sleep(std::time::Duration::from_secs(8));
     }
@@ -211,7 +249,7 @@ fn cost<T>(broker: &mut Broker, work: impl FnOnce() -> Result<T>) -> Result<(f64
     Ok((cpu_seconds(broker)? - before, outcome))
 }
 
-fn cpu_seconds(broker: &mut Broker) -> Result<f64> {
+pub(crate) fn cpu_seconds(broker: &mut Broker) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", broker.process().id()))?;
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let ticks = |at: usize| {
@@ -225,7 +263,7 @@ fn cpu_seconds(broker: &mut Broker) -> Result<f64> {
 }
 
 /// A memory figure of `/proc/<pid>/status` in MiB.
-fn memory(broker: &mut Broker, key: &str) -> Result<f64> {
+pub(crate) fn memory(broker: &mut Broker, key: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", broker.process().id()))?;
     let line = status
         .lines()
