@@ -37,6 +37,8 @@ const TOPIC_IDS: i16 = 13;
 const REPLICA_STATE: i16 = 15;
 /// First version that tells the current leader (KIP-951).
 const CURRENT_LEADER: i16 = 16;
+/// Value of `replica.selector.class` that sends consumers to the replica in their rack.
+const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
 
 /// Reads what a request asks for; waits up to `MaxWaitMs` until there are `MinBytes`.
 pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
@@ -81,6 +83,10 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
         if let Ok(partition) = &read.partition {
             let bytes = read.answer.records.size_in_bytes();
             traffic::fetched(&partition.metrics, plan.fetcher(), bytes);
+            if plan.is_follower() && bytes > 0 && partition.is_throttled_as_leader() {
+                let quota = context.broker.replicas.leader_quota();
+                quota.record(bytes, clock::now());
+            }
         }
     }
     reads.extend(unknown);
@@ -203,6 +209,10 @@ struct Plan {
     reader: Reader,
     min_bytes: usize,
     max_bytes: usize,
+    /// Rack and listener of a consumer that may be sent to another replica.
+    rack: Option<(String, Arc<str>)>,
+    /// Followers have used up what this broker sends to throttled replicas.
+    is_quota_exceeded: bool,
 }
 
 impl Plan {
@@ -238,9 +248,20 @@ impl Plan {
         } else {
             most
         };
+        let is_follower = replica_id >= 0;
+        let selector = context.broker.config.broker();
+        let selector = selector.replica_selector_class.as_deref();
+        let is_rack_aware = selector == Some(RACK_AWARE_SELECTOR);
+        let may_be_sent_on = is_rack_aware && !is_follower && version >= FOLLOWER_READS;
+        let quota = context.broker.replicas.leader_quota();
         Self {
             version,
             reader,
+            rack: (may_be_sent_on && !request.rack_id.is_empty()).then(|| {
+                let listener = Arc::clone(&context.connection.listener);
+                (request.rack_id.to_string(), listener)
+            }),
+            is_quota_exceeded: is_follower && quota.is_exceeded(clock::now()),
             min_bytes: usize::try_from(request.min_bytes.min(max_bytes)).unwrap_or(0),
             max_bytes: usize::try_from(max_bytes).unwrap_or(0),
         }
@@ -277,7 +298,9 @@ impl Plan {
             let bytes = read.bytes();
             pass.bytes += bytes;
             pass.is_news |= match &read.outcome {
-                Ok(outcome) => outcome.diverging_epoch.is_some(),
+                Ok(outcome) => {
+                    outcome.diverging_epoch.is_some() || outcome.preferred_replica.is_some()
+                }
                 Err(_) => true,
             };
             minimum_one_batch &= bytes == 0;
@@ -294,7 +317,17 @@ impl Plan {
     ) -> Result<ReadOutcome, PartitionError> {
         let target = &read.target.target;
         let partition = read.partition.as_ref().map_err(|error| *error)?;
-        partition.read(&ReadRequest {
+        let preferred_replica = self.rack.as_ref().and_then(|(rack, listener)| {
+            partition.preferred_replica(target.fetch_offset, rack, listener)
+        });
+        // Neither who is sent elsewhere nor who has to wait for the quota is given records.
+        let is_empty_handed = preferred_replica.is_some() || self.is_throttled(partition);
+        let (left, minimum_one_batch) = if is_empty_handed {
+            (0, false)
+        } else {
+            (left, minimum_one_batch)
+        };
+        let outcome = partition.read(&ReadRequest {
             topic_id: (!target.topic_id.is_nil()).then_some(TopicId(target.topic_id)),
             fetch_offset: target.fetch_offset,
             max_bytes: usize::try_from(target.max_bytes).unwrap_or(0).min(left),
@@ -302,7 +335,23 @@ impl Plan {
             current_leader_epoch: target.current_leader_epoch,
             last_fetched_epoch: target.last_fetched_epoch,
             reader: self.reader,
+        })?;
+        Ok(ReadOutcome {
+            preferred_replica,
+            ..outcome
         })
+    }
+
+    /// Whether a follower that is not in sync has to wait because the leader's quota is used up (KIP-73).
+    fn is_throttled(&self, partition: &Partition) -> bool {
+        let Reader::Follower { id, .. } = self.reader else {
+            return false;
+        };
+        self.is_quota_exceeded
+            && partition.is_throttled_as_leader()
+            && partition
+                .in_sync_replicas()
+                .is_some_and(|isr| !isr.contains(&id))
     }
 
     /// Tells the partitions how far a follower has got. Kafka: only after the first read of a fetch.
@@ -429,7 +478,7 @@ fn found(outcome: &ReadOutcome) -> PartitionAnswer {
         diverging_epoch: outcome.diverging_epoch,
         current_leader: None,
         aborted_transactions: outcome.aborted_transactions.clone(),
-        preferred_read_replica: -1,
+        preferred_read_replica: outcome.preferred_replica.map_or(-1, |id| id.0),
         records: match &outcome.records {
             Some(slice) => Records::File(slice.clone()),
             None => Records::EMPTY,

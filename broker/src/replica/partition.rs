@@ -121,6 +121,8 @@ pub struct ReadOutcome {
     pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// Epoch and end offset where the reader's log parts from ours; then there are no records.
     pub diverging_epoch: Option<(LeaderEpoch, Offset)>,
+    /// The consumer had better read there (KIP-392); then there are no records.
+    pub preferred_replica: Option<BrokerId>,
 }
 
 /// Why nothing was appended.
@@ -543,6 +545,7 @@ impl Partition {
             records: None,
             aborted_transactions: None,
             diverging_epoch: None,
+            preferred_replica: None,
         };
         if request.last_fetched_epoch != -1
             && let Some(diverging_epoch) = diverging(log, request, log_start_offset)?
@@ -601,6 +604,26 @@ impl Partition {
             aborted_transactions,
             ..outcome
         })
+    }
+
+    /// Where a consumer of `rack` had better read on (KIP-392), if this broker leads and another replica is
+    /// nearer. `listener` is the consumer's: it must be able to reach the replica.
+    pub fn preferred_replica(
+        &self,
+        offset: Offset,
+        rack: &str,
+        listener: &str,
+    ) -> Option<BrokerId> {
+        let image = self.neighbourhood.metadata.image();
+        let is_in_rack = |id: BrokerId| {
+            image.brokers.get(&id).is_some_and(|broker| {
+                broker.rack.as_deref() == Some(rack) && broker.endpoint(listener).is_some()
+            })
+        };
+        let is_leader_in_rack = is_in_rack(self.neighbourhood.broker_id);
+        let state = self.lock();
+        let leader = state.as_leader().ok()?;
+        leader.preferred_replica(offset, is_leader_in_rack, &is_in_rack)
     }
 
     /// Notes that a follower has everything below `fetch_offset`. To be called for the first read of

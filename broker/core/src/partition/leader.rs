@@ -128,6 +128,36 @@ impl PartitionLeader {
         Some(moved)
     }
 
+    /// The follower that a consumer at `offset` had better read from (KIP-392); `None` is the leader.
+    ///
+    /// Kafka's `RackAwareReplicaSelector`: one in the consumer's rack, the leader first, then the most caught
+    /// up, of those in sync that have the offset.
+    pub fn preferred_replica(
+        &self,
+        offset: Offset,
+        is_leader_in_rack: bool,
+        is_in_rack: &dyn Fn(BrokerId) -> bool,
+    ) -> Option<BrokerId> {
+        if is_leader_in_rack {
+            return None;
+        }
+        let has_offset = |follower: &RemoteReplica| {
+            follower.log_end_offset.is_some_and(|end| end >= offset)
+                && follower
+                    .log_start_offset
+                    .is_some_and(|start| start <= offset)
+        };
+        self.followers
+            .iter()
+            .filter(|(broker, follower)| {
+                self.isr.committed().contains(broker)
+                    && has_offset(follower)
+                    && is_in_rack(**broker)
+            })
+            .max_by_key(|(_, follower)| (follower.log_end_offset, follower.last_caught_up))
+            .map(|(broker, _)| *broker)
+    }
+
     /// Whether `broker` may be proposed for the ISR: it has all that is committed, and has seen the
     /// beginning of this leader epoch.
     pub fn may_join_isr(

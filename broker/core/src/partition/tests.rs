@@ -230,6 +230,23 @@ fn caught_up_with_the_previous_fetch_counts_from_then() {
 }
 
 #[test]
+fn consumers_are_sent_to_the_replica_in_their_rack() {
+    let mut state = leading(&[1, 2, 3, 4], &[1, 2, 3], 0, 1);
+    fetched(&mut state, 2, 8, 10, 1);
+    fetched(&mut state, 3, 9, 10, 2);
+    let leader = state.as_leader().unwrap();
+    let in_rack = |ids: &'static [i32]| move |id: BrokerId| ids.contains(&id.0);
+    let preferred = |offset, ids| leader.preferred_replica(offset, false, &in_rack(ids));
+    assert_eq!(preferred(5, &[2]), Some(BrokerId(2)));
+    assert_eq!(preferred(5, &[2, 3]), Some(BrokerId(3)));
+    // It lacks the offset; it is not in sync; nobody is there.
+    assert_eq!(preferred(9, &[2]), None);
+    assert_eq!(preferred(5, &[4]), None);
+    assert_eq!(preferred(5, &[]), None);
+    assert_eq!(leader.preferred_replica(5, true, &in_rack(&[2])), None);
+}
+
+#[test]
 fn an_answer_for_another_epoch_is_ignored() {
     let mut state = leading(&[1, 2], &[1], 0, 1);
     fetched(&mut state, 2, 0, 0, 1);

@@ -153,12 +153,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     Setting::new("inter.broker.listener.name", Kind::String, None)
         .doc("Listener that brokers use between themselves."),
-    Setting::new("replica.selector.class", Kind::String, None)
-        .not_yet()
-        .doc(
-            "Class that picks the replica a consumer reads from; RackAwareReplicaSelector picks \
+    Setting::new("replica.selector.class", Kind::String, None).doc(
+        "Class that picks the replica a consumer reads from; RackAwareReplicaSelector picks \
              one in the consumer's rack.",
-        ),
+    ),
     Setting::new("replication.quota.window.num", Kind::Int, Some("11"))
         .check(Check::AtLeast(1))
         .doc("Samples kept for replication quotas."),
