@@ -13,6 +13,7 @@ mod kcat;
 mod kill_loop;
 mod many_partitions;
 mod reassignment;
+mod replicas;
 mod sweep;
 mod three_brokers;
 mod tools;
