@@ -366,6 +366,7 @@ impl Plan {
                 let target = &read.target.target;
                 partition.follower_fetched(
                     id,
+                    outcome.leader_epoch,
                     target.fetch_offset,
                     target.log_start_offset,
                     outcome.log_end_offset,

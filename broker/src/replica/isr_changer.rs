@@ -57,7 +57,9 @@ impl IsrChanger {
     /// Runs until the task is aborted.
     pub(super) async fn run(self) {
         loop {
-            let waiting: Vec<_> = std::mem::take(&mut *self.queue.lock())
+            // The queue's lock must be free again: who adds to it holds the lock of a partition.
+            let waiting = std::mem::take(&mut *self.queue.lock());
+            let waiting: Vec<_> = waiting
                 .into_values()
                 .filter_map(|partition| {
                     let change = partition.pending_isr_change()?;

@@ -115,6 +115,8 @@ pub struct ReadOutcome {
     pub last_stable_offset: Offset,
     pub log_start_offset: Offset,
     pub log_end_offset: Offset,
+    /// The leader epoch under which it was read.
+    pub leader_epoch: LeaderEpoch,
     /// `None` if there is nothing to read for this reader yet.
     pub records: Option<LogSlice>,
     /// For readers of committed data.
@@ -542,6 +544,7 @@ impl Partition {
             last_stable_offset,
             log_start_offset,
             log_end_offset,
+            leader_epoch: view.leader_epoch,
             records: None,
             aborted_transactions: None,
             diverging_epoch: None,
@@ -628,9 +631,13 @@ impl Partition {
 
     /// Notes that a follower has everything below `fetch_offset`. To be called for the first read of
     /// a fetch, not for those after waiting.
+    ///
+    /// `leader_epoch` is the one under which the fetch was read: what was said to a leader of the past says
+    /// nothing about a log that may have been cut since.
     pub fn follower_fetched(
         self: &Arc<Self>,
         follower: BrokerId,
+        leader_epoch: LeaderEpoch,
         fetch_offset: Offset,
         log_start_offset: Offset,
         leader_end_offset: Offset,
@@ -638,6 +645,9 @@ impl Partition {
     ) {
         let Ok(log) = self.log() else { return };
         let mut state = self.lock();
+        if state.leader_epoch() != leader_epoch {
+            return;
+        }
         let fetch = FollowerFetch {
             follower,
             fetch_offset,
@@ -647,15 +657,17 @@ impl Partition {
         let before = state.high_watermark();
         let fetched =
             self.with_surroundings(|surroundings| state.follower_fetched(fetch, surroundings, now));
-        self.waiters.low_watermark_moved();
         let high_watermark = state.high_watermark();
         let fetched = fetched.unwrap_or_default();
+        if fetched.high_watermark_moved {
+            self.publish_high_watermark(high_watermark, &log);
+        }
+        drop(state);
         if fetched.isr_change_proposed {
             self.neighbourhood.isr_queue.add(Arc::clone(self));
         }
+        self.waiters.low_watermark_moved();
         if fetched.high_watermark_moved {
-            self.publish_high_watermark(high_watermark, &log);
-            drop(state);
             // How many bytes that are is not known: enough to look again.
             let bytes = if high_watermark > before {
                 usize::MAX
