@@ -342,13 +342,12 @@ impl Cluster {
         }
     }
 
-    /// Partitions that have no leader that is online, of topics that stay.
+    /// Partitions of topics that stay which lost their leader and got no other.
     pub(super) fn offline_partitions(&self) -> usize {
         let all = self.all_partitions();
         let offline = all.filter(|(of, partition)| {
-            let leader = partition.leadership.as_ref().map(|found| found.leader);
-            let led = leader.is_some_and(|leader| self.is_online(BrokerId(leader), of));
-            !led && !self.is_queued_for_deletion(&of.topic)
+            let is_offline = partition.state == PartitionState::Offline;
+            is_offline && !self.is_queued_for_deletion(&of.topic)
         });
         offline.count()
     }

@@ -131,7 +131,7 @@ pub struct Totals {
     pub live_brokers: usize,
     pub topics: usize,
     pub partitions: usize,
-    /// Partitions without a leader that is online.
+    /// Partitions that lost their leader and got no other; one that never had any is not counted.
     pub offline_partitions: usize,
     /// Partitions led by another than the first replica of their assignment.
     pub preferred_replica_imbalance: usize,
@@ -246,8 +246,8 @@ impl Controller {
             .filter(|(of, _)| !cluster.is_queued_for_deletion(&of.topic));
         let imbalanced = staying.filter(|(_, partition)| {
             let preferred = partition.assignment.replicas.first();
-            let leader = partition.leadership.as_ref().map(|found| found.leader);
-            preferred.map(|id| id.0) != leader
+            let leadership = partition.leadership.as_ref();
+            leadership.is_some_and(|led| preferred.is_some_and(|id| id.0 != led.leader))
         });
         let leaving = |counts: &dyn Fn(ReplicaState) -> bool| {
             let replicas = cluster.deletions.queued.iter();

@@ -150,11 +150,8 @@ impl Controller {
     }
 
     /// The reassignments that are under way, of all partitions or of these.
-    pub(super) fn list_reassignments(&mut self, wanted: Option<BTreeSet<TopicPartition>>) {
-        let listed = match &wanted {
-            Some(partitions) => partitions,
-            None => &self.cluster.reassigning,
-        };
+    pub(super) fn list_reassignments(&mut self, wanted: Option<&BTreeSet<TopicPartition>>) {
+        let listed = wanted.unwrap_or(&self.cluster.reassigning);
         let found = listed.iter().filter_map(|of| {
             let assignment = &self.cluster.partition(of)?.assignment;
             let is_under_way = assignment.is_being_reassigned();
@@ -227,7 +224,9 @@ impl Controller {
     pub(super) fn resume_reassignments_to(&mut self, brokers: &BTreeSet<BrokerId>) {
         let waiting = self.cluster.reassigning.iter().filter(|of| {
             let assignment = self.cluster.partition(of).map(|known| &known.assignment);
-            let mut target = assignment.into_iter().flat_map(|of| of.target_replicas());
+            let mut target = assignment
+                .into_iter()
+                .flat_map(PartitionAssignment::target_replicas);
             target.any(|id| brokers.contains(&id))
         });
         self.reassign_again(waiting.cloned().collect());

@@ -73,7 +73,7 @@ impl Controller {
             }
             Request::ListReassignments(wanted) => {
                 self.asker = Some((ticket, Asked::ListReassignments));
-                self.list_reassignments(wanted);
+                self.list_reassignments(wanted.as_ref());
             }
         }
     }

@@ -5,6 +5,7 @@
     reason = "transcripts are written by the test tool"
 )]
 
+mod elections;
 mod one_broker;
 mod reassignment;
 mod recorded;
