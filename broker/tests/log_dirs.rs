@@ -13,7 +13,7 @@ use barnabas_broker::files::{Durability, Files};
 use barnabas_broker::log::{
     AppendError, LogDirsError, LogDirsOptions, LogError, LogManager, PartitionLog,
 };
-use barnabas_core::config::TopicConfig;
+use barnabas_core::config::{BrokerConfig, TopicConfig};
 use barnabas_core::ids::TopicPartition;
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{BatchBuilder, Compression};
@@ -31,6 +31,9 @@ fn options(log_dirs: &[&Path]) -> LogDirsOptions {
         segment_delete_delay: day,
         producer_expiration_ms: 86_400_000,
         producer_expiration_check_interval: day,
+        move_quota_samples: 11,
+        move_quota_sample_length: Duration::from_secs(1),
+        move_bytes_per_second: None,
         open_files: 64,
         clock: clock::now,
     }
@@ -213,6 +216,78 @@ fn a_log_moves_to_another_directory_under_its_readers() {
     let log = manager.log(&topic_partition).unwrap();
     assert_eq!((log.log_end_offset(), log.log_dir().as_path()), (101, to));
     manager.shutdown();
+}
+
+fn properties(more: &[(&str, &str)]) -> BrokerConfig {
+    let given = [("zookeeper.connect", "unused:1")];
+    let given = given.iter().chain(more);
+    let given = given.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    BrokerConfig::parse(&given.collect()).unwrap()
+}
+
+#[test]
+fn a_move_between_directories_waits_while_it_was_too_fast() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let manager = open(&[a.path(), b.path()], Disk);
+    let limit = "replica.alter.log.dirs.io.max.bytes.per.second";
+    manager.limit_moves(&properties(&[(limit, "1")]));
+    let log = create(&manager, "t", 0);
+    let value = vec![7; 500_000];
+    for _ in 0..8 {
+        append(&log, &value).unwrap();
+    }
+    let to = if log.log_dir() == a.path() {
+        b.path()
+    } else {
+        a.path()
+    };
+    let topic_partition = TopicPartition::new("t", 0);
+    manager.move_replica(&topic_partition, to).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let copy = manager.future_log(&topic_partition).unwrap();
+    while copy.log_end_offset() == 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    // One step is 1 MiB; the next may be made in a day or so.
+    assert_eq!(copy.log_end_offset(), 2);
+    manager.limit_moves(&properties(&[]));
+    while log.log_dir() != to {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    assert_eq!(log.log_end_offset(), 8);
+    manager.shutdown();
+}
+
+#[test]
+fn preallocated_segments_have_their_full_size_until_they_are_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let manager = open(&[directory.path()], Disk);
+    let config = Arc::new(TopicConfig {
+        preallocate: true,
+        segment_bytes: 4096,
+        ..TopicConfig::default()
+    });
+    let topic_partition = TopicPartition::new("t", 0);
+    let log = manager
+        .create_log(&topic_partition, true, None, config)
+        .unwrap();
+    let length = |base: i64| {
+        let name = format!("t-0/{base:020}.log");
+        std::fs::metadata(directory.path().join(name))
+            .unwrap()
+            .len()
+    };
+    let value = vec![7; 1500];
+    for _ in 0..3 {
+        append(&log, &value).unwrap();
+    }
+    assert_eq!(log.segment_count(), 2);
+    assert!((3000..3500).contains(&length(0)));
+    assert_eq!(length(2), 4096);
+    manager.shutdown();
+    assert!((1500..2000).contains(&length(2)));
 }
 
 #[test]

@@ -280,8 +280,9 @@ impl PartitionLog {
         }
         writer.producers.set_end_offset(base_offset);
         let snapshot = writer.producers.take_snapshot()?;
-        writer.roll_jitter_ms = jitter_ms(&self.config());
-        let segment = Segment::create(self.place(), base_offset, now_ms)?;
+        let config = self.config();
+        writer.roll_jitter_ms = jitter_ms(&config);
+        let segment = Segment::create(self.place(), base_offset, &config, now_ms)?;
         let segment = Arc::new(segment);
         self.segments_mut().push(Arc::clone(&segment));
         self.set_end(LogEnd {

@@ -97,7 +97,12 @@ impl PartitionLog {
         self.note_truncation();
         let removed = self.segments().clone();
         self.watch(self.discard(writer, removed))?;
-        let fresh = self.watch(Segment::create(self.place(), offset, now_ms))?;
+        let fresh = self.watch(Segment::create(
+            self.place(),
+            offset,
+            &self.config(),
+            now_ms,
+        ))?;
         *self.segments_mut() = vec![Arc::new(fresh)];
         self.watch(self.place().sync_directory(&self.directory()))?;
         self.set_end(LogEnd {

@@ -21,6 +21,7 @@ use super::options::LogDirsOptions;
 use super::partition_log::PartitionLog;
 use super::place::{Keeper, Place};
 use super::recovery::{self, LoadRequest, Stop};
+use super::relocation::MoveQuota;
 use super::types::{DirectoryDescription, ReplicaSize};
 use crate::files::Files;
 use crate::files::cache::FileCache;
@@ -44,6 +45,7 @@ pub struct LogManager {
     topic_config: Box<TopicConfigs>,
     offline: watch::Sender<Vec<PathBuf>>,
     open_files: Arc<FileCache>,
+    pub(super) move_quota: MoveQuota,
 }
 
 /// The logs by partition, in an order that depends on what was asked for only.
@@ -123,6 +125,7 @@ impl LogManager {
         }
         let manager = Arc::new_cyclic(|this| Self {
             this: this.clone(),
+            move_quota: MoveQuota::new(&options),
             options,
             dirs,
             logs: RwLock::new(logs),

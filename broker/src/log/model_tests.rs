@@ -93,6 +93,7 @@ impl std::fmt::Debug for Entry {
 
 struct World {
     files: Memory,
+    preallocate: bool,
     log: Arc<PartitionLog>,
     background: Arc<Background>,
     /// All records from offset 0 on, those before the log start included.
@@ -108,8 +109,9 @@ struct World {
     counter: i64,
 }
 
-fn config() -> Arc<TopicConfig> {
+fn config(preallocate: bool) -> Arc<TopicConfig> {
     Arc::new(TopicConfig {
+        preallocate,
         segment_bytes: 1500,
         index_interval_bytes: 150,
         segment_index_bytes: 8 * 12,
@@ -128,13 +130,14 @@ fn now() -> Now {
 type Loaded = (Arc<PartitionLog>, Arc<Background>);
 
 fn load(files: &Memory, stop: Stop, checkpoint: (Offset, Offset)) -> Loaded {
-    try_load(files, stop, checkpoint).unwrap()
+    try_load(files, stop, checkpoint, false).unwrap()
 }
 
 fn try_load(
     files: &Memory,
     stop: Stop,
     checkpoint: (Offset, Offset),
+    preallocate: bool,
 ) -> Result<Loaded, StorageError> {
     let background = Background::manual(|| Duration::ZERO);
     let cache = Arc::new(FileCache::new(Arc::new(files.clone()), 3));
@@ -142,7 +145,7 @@ fn try_load(
     let log = recovery::load(LoadRequest {
         topic_partition: TopicPartition::new("t", 0),
         place: Arc::new(Place::new(volume, Path::new(DIRECTORY))),
-        config: config(),
+        config: config(preallocate),
         stop,
         recovery_point: checkpoint.0,
         log_start_offset: checkpoint.1,
@@ -154,14 +157,19 @@ fn try_load(
 
 impl World {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(preallocate: bool) -> Self {
         let files = Memory::new();
         files.create_directory(Path::new(DIRECTORY)).unwrap();
         for directory in ["/", "/data"] {
             files.sync_directory(Path::new(directory)).unwrap();
         }
-        let (log, background) = load(&files, Stop::Clean, (0, 0));
+        let (log, background) = try_load(&files, Stop::Clean, (0, 0), preallocate).unwrap();
         Self {
             files,
+            preallocate,
             log,
             background,
             model: Vec::new(),
@@ -172,6 +180,10 @@ impl World {
             checkpoint: (0, 0),
             counter: 0,
         }
+    }
+
+    fn load(&self, stop: Stop) -> Loaded {
+        try_load(&self.files, stop, self.checkpoint, self.preallocate).unwrap()
     }
 
     fn end(&self) -> Offset {
@@ -311,7 +323,7 @@ impl World {
         self.files.resume();
         self.checkpoint = (self.log.recovery_point(), self.log.log_start_offset());
         let start = self.log.log_start_offset();
-        (self.log, self.background) = load(&self.files, Stop::Clean, self.checkpoint);
+        (self.log, self.background) = self.load(Stop::Clean);
         assert_eq!(self.log.log_start_offset(), start);
         assert_eq!(self.log.log_end_offset(), self.end());
         self.check();
@@ -336,10 +348,15 @@ impl World {
             self.files.power_loss(&mut StdRng::seed_from_u64(seed));
             // The process dies in the middle of the recovery, too.
             self.files.stop_after(seed % 40, seed % 2 == 0);
-            drop(try_load(&self.files, Stop::Unclean, self.checkpoint));
+            drop(try_load(
+                &self.files,
+                Stop::Unclean,
+                self.checkpoint,
+                self.preallocate,
+            ));
             self.files.resume();
         }
-        (self.log, self.background) = load(&self.files, Stop::Unclean, self.checkpoint);
+        (self.log, self.background) = self.load(Stop::Unclean);
         // The log directory writes its checkpoint anew if it is above the end of a log.
         self.checkpoint.0 = self.checkpoint.0.min(self.log.recovery_point());
         let end = self.log.log_end_offset();
@@ -423,14 +440,20 @@ proptest! {
     })]
 
     #[test]
-    fn a_log_is_a_vector_that_survives(steps in prop::collection::vec(step(), 1..60)) {
-        play(&steps);
+    fn a_log_is_a_vector_that_survives(
+        steps in prop::collection::vec(step(), 1..60),
+        preallocate in prop::bool::weighted(0.2),
+    ) {
+        play_on(World::with(preallocate), &steps);
     }
 }
 
 /// Takes the steps and then a crash and a clean restart, and requires the promise after each.
 fn play(steps: &[Step]) {
-    let mut world = World::new();
+    play_on(World::new(), steps);
+}
+
+fn play_on(mut world: World, steps: &[Step]) {
     let mut crash: Option<Option<u64>> = None;
     for step in steps {
         if let Step::Crash { seed, .. } = step {
@@ -496,7 +519,7 @@ fn a_recovery_may_die_anywhere() {
         world.files.replace(&path, &bytes, written).unwrap();
         world.files.write_back();
         world.files.stop_after(stop, false);
-        drop(try_load(&world.files, Stop::Unclean, (0, 0)));
+        drop(try_load(&world.files, Stop::Unclean, (0, 0), false));
         world.files.resume();
         (world.log, world.background) = load(&world.files, Stop::Unclean, (0, 0));
         assert_eq!(world.log.log_end_offset(), 8);
@@ -564,7 +587,7 @@ proptest! {
         let others: Vec<_> = names.iter().filter(|entry| Path::new(&entry.name).extension().is_none_or(|suffix| suffix != "log")).collect();
         let victim = directory.join(&which.get(&others).name);
         files.replace(&victim, &content, crate::files::Durability::Written).unwrap();
-        let Ok((log, _)) = try_load(&files, stop, (0, 0)) else {
+        let Ok((log, _)) = try_load(&files, stop, (0, 0), false) else {
             // Only text files that make no sense are refused.
             prop_assert!(victim.extension().is_none() || victim.ends_with("partition.metadata"));
             return Ok(());

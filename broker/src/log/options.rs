@@ -31,6 +31,12 @@ pub struct LogDirsOptions {
     pub producer_expiration_ms: i64,
     /// `producer.id.expiration.check.interval.ms`
     pub producer_expiration_check_interval: Duration,
+    /// `alter.log.dirs.replication.quota.window.num`
+    pub move_quota_samples: usize,
+    /// `alter.log.dirs.replication.quota.window.size.seconds`
+    pub move_quota_sample_length: Duration,
+    /// `replica.alter.log.dirs.io.max.bytes.per.second`
+    pub move_bytes_per_second: Option<i64>,
     /// About how many segment files are kept open.
     pub open_files: usize,
     /// Tells the time.
@@ -58,10 +64,25 @@ impl LogDirsOptions {
             producer_expiration_check_interval: ms(config
                 .producer_id_expiration_check_interval_ms
                 .into()),
+            move_quota_samples: config.alter_log_dirs_replication_quota_window_num.max(1) as usize,
+            move_quota_sample_length: Duration::from_secs(
+                config
+                    .alter_log_dirs_replication_quota_window_size_seconds
+                    .max(1) as u64,
+            ),
+            move_bytes_per_second: move_bytes_per_second(config),
             open_files: open_files_limit(),
             clock: clock::now,
         }
     }
+}
+
+/// How fast logs may move between directories, if there is a limit.
+pub(super) fn move_bytes_per_second(config: &BrokerConfig) -> Option<i64> {
+    let text = config
+        .given()
+        .get("replica.alter.log.dirs.io.max.bytes.per.second")?;
+    text.trim().parse().ok()
 }
 
 /// Half of the descriptors that the process may have; the rest is for connections.

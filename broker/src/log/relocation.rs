@@ -4,23 +4,65 @@
 //! directory it is in. When it has everything, the two change places under the writer's lock; whoever
 //! holds the log does not notice.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use barnabas_core::config::BrokerConfig;
 use barnabas_core::ids::TopicPartition;
+use barnabas_core::partition::throttle::Rate;
+use barnabas_core::time::Now;
 
 use super::dir_name::DirName;
 use super::error::{AppendError, LogError};
 use super::log_dir::remove_later;
 use super::log_dirs::LogManager;
+use super::options::{LogDirsOptions, move_bytes_per_second};
 use super::partition_log::PartitionLog;
 
 /// How much is copied at once.
 const STEP: usize = 1024 * 1024;
 /// How long a step waits after an error that is not the target's.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a step waits while more was copied lately than may be.
+const THROTTLED: Duration = Duration::from_millis(100);
+
+/// How much may be copied a second, by all moves together, and how much was.
+#[derive(Debug)]
+pub(super) struct MoveQuota {
+    /// `i64::MAX` is no limit.
+    limit: AtomicI64,
+    rate: Mutex<Rate>,
+}
+
+impl MoveQuota {
+    pub(super) fn new(options: &LogDirsOptions) -> Self {
+        let rate = Rate::new(options.move_quota_samples, options.move_quota_sample_length);
+        Self {
+            limit: AtomicI64::new(options.move_bytes_per_second.unwrap_or(i64::MAX)),
+            rate: Mutex::new(rate),
+        }
+    }
+
+    fn record(&self, bytes: usize, now: Now) {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.record(bytes as u64, now);
+    }
+
+    fn is_exceeded(&self, now: Now) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        limit != i64::MAX && rate.measure(now) > limit as f64
+    }
+}
 
 impl LogManager {
+    /// Limits moves to what the configuration says now.
+    pub fn limit_moves(&self, config: &BrokerConfig) {
+        let limit = move_bytes_per_second(config).unwrap_or(i64::MAX);
+        self.move_quota.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// Makes the next step of a move, and the ones after it.
     pub(super) fn continue_move(self: &Arc<Self>, topic_partition: &TopicPartition) {
         self.step_after(Duration::ZERO, topic_partition);
@@ -45,6 +87,10 @@ impl LogManager {
         else {
             return;
         };
+        if self.move_quota.is_exceeded(self.now()) {
+            self.step_after(THROTTLED, topic_partition);
+            return;
+        }
         match self.copy_or_replace(&current, &future) {
             Ok(true) => {}
             Ok(false) => self.step_after(Duration::ZERO, topic_partition),
@@ -69,6 +115,7 @@ impl LogManager {
         let slice = current.read(future.log_end_offset(), STEP, i64::MAX, true)?;
         if !slice.is_empty() {
             let records = slice.read_all()?;
+            self.move_quota.record(records.len(), now);
             future
                 .append_as_follower(&records, now)
                 .map_err(|error| match error {

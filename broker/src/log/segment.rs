@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::Offset;
 use barnabas_core::records::BatchMeta;
 
@@ -37,6 +38,8 @@ pub(crate) struct Segment {
     progress: Mutex<Progress>,
     recent: Mutex<Vec<OffsetPosition>>,
     is_deleted: AtomicBool,
+    /// The file is longer than its batches until the segment takes no more appends.
+    is_preallocated: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,19 +116,26 @@ impl Segment {
             }),
             recent: Mutex::default(),
             is_deleted: AtomicBool::new(false),
+            is_preallocated: AtomicBool::new(false),
         }
     }
 
-    /// Creates an empty segment with its files.
+    /// Creates an empty segment with its files, with `preallocate` at its full size.
     pub(crate) fn create(
         place: Arc<Place>,
         base_offset: Offset,
+        config: &TopicConfig,
         now_ms: i64,
     ) -> Result<Self, StorageError> {
         let segment = Self::new(place, base_offset, 0, now_ms);
         let file = segment.open(OpenMode::Create)?;
         if file.length().describe("examine", &segment.path())? > 0 {
             file.truncate(0).describe("truncate", &segment.path())?;
+        }
+        if config.preallocate {
+            file.truncate(config.segment_bytes.max(0) as u64)
+                .describe("preallocate", &segment.path())?;
+            segment.is_preallocated.store(true, Ordering::Release);
         }
         segment.offsets.create()?;
         segment.offsets.reset()?;
@@ -466,6 +476,11 @@ impl Segment {
     /// Ends the time index with the largest timestamp: the segment takes no more appends. Returns
     /// whether that added an entry.
     pub(crate) fn seal(&self) -> Result<bool, StorageError> {
+        if self.is_preallocated.swap(false, Ordering::AcqRel) {
+            self.handle()?
+                .truncate(self.size())
+                .describe("truncate", &self.path())?;
+        }
         let max_timestamp = self.max_timestamp()?;
         let before = self.times.count()?;
         self.times.append(max_timestamp)?;

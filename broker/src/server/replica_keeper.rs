@@ -34,6 +34,7 @@ impl ReplicaKeeper {
             let (logs, replicas) = (logs.clone(), replicas.clone());
             move |config| {
                 logs.refresh_topic_configs();
+                logs.limit_moves(config);
                 replicas.broker_config_changed(config);
             }
         });

@@ -237,6 +237,7 @@ impl Loader {
             let segment = Segment::create(
                 Arc::clone(&self.request.place),
                 base_offset,
+                &self.request.config,
                 self.request.now_ms,
             )?;
             self.segments.push(Arc::new(segment));

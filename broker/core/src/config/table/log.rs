@@ -224,7 +224,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("How often log start offsets are written to disk."),
     Setting::new("log.preallocate", Kind::Boolean, Some("false"))
         .cluster_wide()
-        .not_yet()
         .doc("Whether segment files get their full size when they are created."),
     Setting::new("num.recovery.threads.per.data.dir", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))

@@ -45,7 +45,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("11"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("Samples kept for the quota of moves between log directories."),
     Setting::new("controller.quota.window.num", Kind::Int, Some("11"))
         .check(Check::AtLeast(1))
@@ -61,7 +60,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("1"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("Length of a sample of the quota of moves between log directories."),
     Setting::new("controller.quota.window.size.seconds", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
