@@ -96,6 +96,9 @@ fn options(data: &Path, clock: fn() -> Now) -> LogDirsOptions {
         segment_delete_delay: day,
         producer_expiration_ms: 86_400_000,
         producer_expiration_check_interval: day,
+        move_quota_samples: 11,
+        move_quota_sample_length: Duration::from_secs(1),
+        move_bytes_per_second: None,
         open_files: 16,
         clock,
     }

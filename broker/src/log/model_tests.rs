@@ -554,6 +554,26 @@ fn an_index_cut_at_the_recovery_point_does_not_come_back_longer() {
     ]);
 }
 
+/// What a recovery remembers of producers is what a snapshot holds, whether it was read or not: batches
+/// before the log start must not pass for the originals of new ones.
+#[test]
+fn a_recovery_remembers_the_last_batch_of_a_producer_only() {
+    play(&[
+        append(1, 0),
+        append(1, 29),
+        append(1, 16),
+        append(1, 27),
+        append(2, 90),
+        append(3, 197),
+        append(1, 149),
+        Step::DeleteRecords { part: 153 },
+        Step::Truncate { part: 0 },
+        append(4, 0),
+        Step::Kill,
+        append(2, 0),
+    ]);
+}
+
 /// A directory with three segments that was closed.
 fn closed_log() -> (Memory, usize) {
     let mut world = World::new();

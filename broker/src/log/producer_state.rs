@@ -175,6 +175,14 @@ impl ProducerState {
         self.last_snapshot = self.snapshots.last().copied().unwrap_or(start_offset);
     }
 
+    /// Keeps what a snapshot of the state would hold: the last batch of each producer, as far as it
+    /// was not silent for too long.
+    pub(crate) fn forget_as_a_restart_does(&mut self, now_ms: i64) {
+        if let Ok(entries) = decode_snapshot(&encode_snapshot(self.producers.iter())) {
+            self.producers = Producers::from_snapshot(entries, now_ms, self.expiration_ms);
+        }
+    }
+
     /// Forgets everything: the log is empty and starts at `offset`.
     pub(crate) fn start_at(&mut self, offset: Offset) -> Result<(), StorageError> {
         self.producers = Producers::default();

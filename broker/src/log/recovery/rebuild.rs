@@ -121,7 +121,7 @@ impl Loader {
         }
         segment.finish_recovery(&read.indexes)?;
         self.producers.take_snapshot()?;
-        self.producers.expire(self.request.now_ms);
+        self.producers.forget_as_a_restart_does(self.request.now_ms);
         // A later recovery will not look at what is below the recovery point, so it must be right;
         // an earlier one may have written the indexes and died before it came here.
         if recovered.next_offset <= self.request.recovery_point && segment.size() > 0 {
