@@ -1,6 +1,14 @@
-//! Worlds with a name: what was found by chance stays found.
+//! Worlds with a name: what has to go well in one particular way, and what was found by chance.
 
-use super::run_seed;
+use std::sync::Arc;
+use std::time::Duration;
+
+use barnabas_core::ids::TopicPartition;
+use tokio::time::sleep;
+
+use super::world::network::Node;
+use super::world::{self, Load, Plan, World, faults, start_all};
+use super::{is_loud, print_logs_if_wanted, require_no_violation, run_seed};
 
 /// Seeds that broke an invariant once, and what was wrong. A change of the world changes what happens in them, so
 /// that what can be said in fewer words has a test of its own.
@@ -19,6 +27,130 @@ const FOUND: [(u64, &str); 2] = [
 fn seeds_that_were_found_stay_well() {
     for (seed, was) in FOUND {
         println!("{seed}: {was}");
-        super::require_no_violation(seed, &run_seed(seed));
+        require_no_violation(seed, &run_seed(seed));
     }
+}
+
+/// Tells a story in a world where clients are at work, and requires that all is well in the end.
+fn tell<F>(plan: Plan, story: impl FnOnce(Arc<World>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    print_logs_if_wanted();
+    let outcome = world::run(plan, is_loud(), |world| async move {
+        start_all(&world).await;
+        let load = Load::start(&world).await;
+        let partitions = world.topic_partitions();
+        let patience = Duration::from_secs(10);
+        world
+            .wait_until_well("AllInSync", patience, || world.ailment(&partitions))
+            .await;
+        sleep(Duration::from_secs(2)).await;
+        story(world.clone()).await;
+        faults::heal(&world).await;
+        load.require_liveness(&world).await;
+    });
+    require_no_violation(1, &outcome);
+}
+
+fn leader(world: &World, partition: &TopicPartition) -> Option<Node> {
+    let leader = world.leadership(partition)?.leader;
+    (leader >= 0).then_some(leader)
+}
+
+/// Requires that every partition is led by another broker than `dead` before long.
+async fn require_other_leaders(world: &World, dead: Node, limit: Duration) {
+    let partitions = world.topic_partitions();
+    world
+        .wait_until_well("LeadersChange", limit, || {
+            let led = partitions
+                .iter()
+                .find(|partition| leader(world, partition).is_none_or(|leader| leader == dead))?;
+            Some(format!("{led} has no other leader"))
+        })
+        .await;
+}
+
+#[test]
+fn a_killed_broker_leads_nothing_after_a_second() {
+    for dead in 1..=3 {
+        tell(Plan::quiet(), |world| async move {
+            world.kill(dead);
+            require_other_leaders(&world, dead, Duration::from_secs(1)).await;
+        });
+    }
+}
+
+#[test]
+fn a_machine_without_power_leads_nothing_after_its_session() {
+    tell(Plan::quiet(), |world| async move {
+        let dead = leader(&world, &world.topic_partitions()[0]).unwrap();
+        let session = world.plan.session_timeout;
+        world.lose_power(dead);
+        sleep(session / 2).await;
+        // Silence proves nothing.
+        assert!(world.is_registered(dead));
+        require_other_leaders(&world, dead, session).await;
+    });
+}
+
+#[test]
+fn a_broker_that_refuses_but_lives_registers_again() {
+    tell(Plan::quiet(), |world| async move {
+        let controller = world.controller().unwrap();
+        let victim = world.nodes().find(|node| *node != controller).unwrap();
+        for node in world.nodes() {
+            world.network.refuse(node, victim, true);
+            world.network.reset(node, victim);
+        }
+        sleep(Duration::from_secs(30)).await;
+        for node in world.nodes() {
+            world.network.refuse(node, victim, false);
+        }
+        sleep(Duration::from_secs(5)).await;
+        assert!(world.is_registered(victim));
+    });
+}
+
+#[test]
+fn the_controller_dies_with_what_it_had_begun() {
+    for delay_ms in [0, 3, 10, 40, 200] {
+        tell(Plan::quiet(), |world| async move {
+            let controller = world.controller().unwrap();
+            let other = world.nodes().find(|node| *node != controller).unwrap();
+            world.kill(other);
+            sleep(Duration::from_millis(500 + delay_ms)).await;
+            world.kill(controller);
+            sleep(Duration::from_secs(2)).await;
+            world.start(other);
+            sleep(Duration::from_secs(2)).await;
+            world.start(controller);
+        });
+    }
+}
+
+#[test]
+fn all_brokers_die_at_once() {
+    tell(Plan::quiet(), |world| async move {
+        for node in world.nodes() {
+            world.kill(node);
+        }
+        sleep(Duration::from_secs(1)).await;
+        for node in world.nodes() {
+            world.start(node);
+        }
+    });
+}
+
+#[test]
+fn sessions_of_all_brokers_expire_again_and_again() {
+    tell(Plan::quiet(), |world| async move {
+        for round in 0..6 {
+            for node in world.nodes() {
+                world.expire_session(node);
+                sleep(Duration::from_millis(round * 40)).await;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
 }

@@ -11,16 +11,20 @@ use barnabas_core::ids::{BrokerId, Offset, TopicPartition};
 use barnabas_core::records::{BatchBuilder, Compression, batches, records};
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::alter_partition_reassignments_request::{
+    ReassignablePartition, ReassignableTopic,
+};
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
-    ProduceRequest, TopicName,
+    AlterPartitionReassignmentsRequest, CreateTopicsRequest, FetchRequest, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::sleep;
 
@@ -156,6 +160,42 @@ impl Client {
                     self.pause(100).await;
                 }
             }
+        }
+    }
+
+    /// Asks the controller to move a partition to other brokers. Whether it does is of no concern.
+    pub(crate) async fn reassign_something(
+        &mut self,
+        partitions: &[TopicPartition],
+        replicas: i16,
+    ) {
+        let partition = &partitions[self.random.random_range(0..partitions.len())];
+        let mut brokers: Vec<i32> = (1..=self.brokers).collect();
+        brokers.shuffle(&mut self.random);
+        brokers.truncate(replicas as usize);
+        self.network
+            .trace
+            .note(&format!("{partition} is to move to {brokers:?}"));
+        let broker = self.any_broker();
+        let request = MetadataRequest::default().with_topics(None);
+        let Ok(metadata) = self.call(broker, 12, &request).await else {
+            return;
+        };
+        let wanted = ReassignablePartition::default()
+            .with_partition_index(partition.partition)
+            .with_replicas(Some(brokers.into_iter().map(Into::into).collect()));
+        let topic = ReassignableTopic::default()
+            .with_name(name(&partition.topic))
+            .with_partitions(vec![wanted]);
+        let request = AlterPartitionReassignmentsRequest::default()
+            .with_timeout_ms(10_000)
+            .with_topics(vec![topic]);
+        let controller = metadata.controller_id.0;
+        if controller > 0
+            && let Ok(response) = self.call(controller, 0, &request).await
+        {
+            let note = format!("reassignment: {}", response.error_code);
+            self.network.trace.note(&note);
         }
     }
 

@@ -49,7 +49,7 @@ async fn one_fault(world: Arc<World>) {
     let time = some_time(&world);
     let ms = time.as_millis();
     let note = |text: String| world.trace.note(&format!("fault: {text}, {ms} ms"));
-    match world.random_below(16) {
+    match world.random_below(19) {
         0..3 => {
             world.kill(node);
             sleep(time).await;
@@ -103,6 +103,28 @@ async fn one_fault(world: Arc<World>) {
             for other in world.nodes().chain(clients(&world)) {
                 world.network.reset(node, other);
             }
+        }
+        16 | 17 => {
+            // Whoever watches it will take it for dead, though it lives.
+            note(format!(
+                "{node} refuses {other}, and its connections are reset"
+            ));
+            for from in world.nodes() {
+                if from == other || world.chance(0.5) {
+                    world.network.refuse(from, node, true);
+                }
+                world.network.reset(from, node);
+            }
+            sleep(time).await;
+            for from in world.nodes() {
+                world.network.refuse(from, node, false);
+            }
+        }
+        18 => {
+            let mut operator = world.client();
+            operator
+                .reassign_something(&world.topic_partitions(), world.plan.replicas)
+                .await;
         }
         13 => {
             note(format!("{node} stalls"));

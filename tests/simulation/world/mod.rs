@@ -23,8 +23,9 @@ use barnabas_broker::zookeeper::ZooKeeper;
 use barnabas_broker::zookeeper::memory::{MemoryEnsemble, MemoryZooKeeper};
 use barnabas_broker::zookeeper::{Coordination as _, Operation};
 use barnabas_core::config::BrokerConfig;
-use barnabas_core::ids::{Offset, TopicPartition};
-use barnabas_core::znodes::PartitionState;
+use barnabas_core::control::Leadership;
+use barnabas_core::ids::{BrokerId, Offset, TopicPartition};
+use barnabas_core::znodes::{BrokerRegistration, ControllerSeat, PartitionState, TopicAssignment};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
@@ -77,7 +78,11 @@ impl Plan {
         }
         Self {
             seed,
-            brokers: if is_cluster { 3 } else { 1 },
+            brokers: if is_cluster {
+                random.random_range(3..=4)
+            } else {
+                1
+            },
             partitions: random.random_range(1..=4),
             replicas: if is_cluster { 3 } else { 1 },
             producers: random.random_range(1..=3),
@@ -86,6 +91,20 @@ impl Plan {
             loses_power,
             session_timeout: Duration::from_secs(6),
             settings,
+        }
+    }
+
+    /// Three brokers to which nothing happens but what a story says.
+    pub(crate) fn quiet() -> Self {
+        Self {
+            brokers: 3,
+            partitions: 3,
+            replicas: 3,
+            producers: 2,
+            consumers: 1,
+            loses_power: false,
+            settings: Vec::new(),
+            ..Self::of_seed(1)
         }
     }
 }
@@ -132,6 +151,7 @@ struct State {
     random: StdRng,
     machines: BTreeMap<Node, Machine>,
     runs: u64,
+    clients: Node,
 }
 
 /// Runs a world to its end, on this thread.
@@ -195,6 +215,7 @@ impl World {
                 random,
                 machines,
                 runs: 0,
+                clients: 0,
             }),
         })
     }
@@ -495,6 +516,51 @@ impl World {
         self.state().random.random_range(0..end)
     }
 
+    /// A client for what is done once.
+    pub(crate) fn client(self: &Arc<Self>) -> Client {
+        let mut state = self.state();
+        state.clients += 1;
+        let (node, seed) = (FIRST_CLIENT + state.clients, state.random.random());
+        Client::new(&self.network, node, self.plan.brokers, seed)
+    }
+
+    pub(crate) fn topic_partitions(&self) -> Vec<TopicPartition> {
+        let numbers = 0..self.plan.partitions;
+        numbers
+            .map(|number| TopicPartition::new(TOPIC, number))
+            .collect()
+    }
+
+    /// What ZooKeeper says of a partition.
+    pub(crate) fn leadership(&self, partition: &TopicPartition) -> Option<Leadership> {
+        let (data, stat) = self.ensemble.node(&PartitionState::path(partition))?;
+        PartitionState::decode(&data?, stat.version).ok()
+    }
+
+    /// The broker that holds the controller's seat.
+    pub(crate) fn controller(&self) -> Option<Node> {
+        let (data, _) = self.ensemble.node(ControllerSeat::PATH)?;
+        ControllerSeat::decode(&data?)
+            .ok()
+            .map(|seat| seat.broker_id.0)
+    }
+
+    /// Whether a broker is registered.
+    pub(crate) fn is_registered(&self, node: Node) -> bool {
+        let path = BrokerRegistration::path(BrokerId(node));
+        self.ensemble.node(&path).is_some()
+    }
+
+    /// The brokers that a partition is assigned to, none while it is being moved.
+    fn assignment(&self, partition: &TopicPartition) -> Option<Vec<BrokerId>> {
+        let (data, _) = self
+            .ensemble
+            .node(&TopicAssignment::path(&partition.topic))?;
+        let topic = TopicAssignment::decode(&data?).ok()?;
+        let assignment = topic.partitions.get(&partition.partition)?;
+        (!assignment.is_being_reassigned()).then(|| assignment.replicas.clone())
+    }
+
     pub(crate) fn random_node(&self) -> Node {
         let brokers = self.plan.brokers;
         self.state().random.random_range(1..=brokers)
@@ -510,14 +576,13 @@ impl World {
             }
         }
         for partition in partitions {
-            let Some((Some(data), stat)) = self.ensemble.node(&PartitionState::path(partition))
-            else {
+            let Some(assignment) = self.assignment(partition) else {
+                return Some(format!("{partition} is being moved"));
+            };
+            let Some(leadership) = self.leadership(partition) else {
                 return Some(format!("{partition} has no state"));
             };
-            let Ok(leadership) = PartitionState::decode(&data, stat.version) else {
-                return Some(format!("the state of {partition} cannot be read"));
-            };
-            if leadership.isr.len() < self.plan.replicas as usize || leadership.leader < 0 {
+            if leadership.isr.len() < assignment.len() || leadership.leader < 0 {
                 return Some(format!("{partition} is not in sync: {leadership:?}"));
             }
         }
@@ -528,7 +593,9 @@ impl World {
     pub(crate) fn difference(&self, partition: &TopicPartition) -> Option<String> {
         let end = self.checks.committed_end(partition);
         let state = self.state();
-        for (node, machine) in &state.machines {
+        for node in self.assignment(partition).unwrap_or_default() {
+            let node = node.0;
+            let machine = &state.machines[&node];
             let assembled = machine.run.as_ref().and_then(|run| run.assembled.as_ref());
             let Some(assembled) = assembled else {
                 return Some(format!("broker {node} does not run"));
@@ -594,23 +661,15 @@ impl Load {
     /// Creates the topic and lets clients write and read.
     pub(crate) async fn start(world: &Arc<World>) -> Self {
         let plan = &world.plan;
-        let mut next = FIRST_CLIENT;
-        let mut client = || {
-            next += 1;
-            let seed = world.state().random.random();
-            Client::new(&world.network, next, plan.brokers, seed)
-        };
-        let mut probe = client();
+        let mut probe = world.client();
         probe
             .create_topic(TOPIC, plan.partitions, plan.replicas)
             .await;
-        let partitions: Vec<TopicPartition> = (0..plan.partitions)
-            .map(|number| TopicPartition::new(TOPIC, number))
-            .collect();
+        let partitions = world.topic_partitions();
         let (mut producers, mut consumers, mut positions) = (vec![], vec![], vec![]);
         for _ in 0..plan.producers {
             let progress = Arc::new(Progress::default());
-            let work = clients::produce(client(), partitions.clone(), progress.clone());
+            let work = clients::produce(world.client(), partitions.clone(), progress.clone());
             tokio::spawn(work);
             producers.push(progress);
         }
@@ -618,7 +677,7 @@ impl Load {
             let progress = Arc::new(Progress::default());
             let at = Arc::new(Mutex::default());
             let work = clients::consume(
-                client(),
+                world.client(),
                 partitions.clone(),
                 Arc::clone(&at),
                 progress.clone(),

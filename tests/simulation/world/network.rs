@@ -59,6 +59,8 @@ struct Wires {
     /// Of a thousand messages, how many have to be sent again.
     loss_per_mille: u32,
     stalled: BTreeMap<Node, Instant>,
+    /// Who is refused although somebody listens: a firewall that lies, a full backlog.
+    refused: BTreeSet<(Node, Node)>,
     /// Machines without power: they do not even refuse.
     silent: BTreeSet<Node>,
     listening: BTreeMap<Node, Service>,
@@ -92,6 +94,7 @@ impl Network {
                 slow: BTreeMap::new(),
                 loss_per_mille: 0,
                 stalled: BTreeMap::new(),
+                refused: BTreeSet::new(),
                 silent: BTreeSet::new(),
                 listening: BTreeMap::new(),
                 connections: BTreeMap::new(),
@@ -158,6 +161,16 @@ impl Network {
         self.wires().loss_per_mille = per_mille;
     }
 
+    /// New connections are refused, or no longer.
+    pub(crate) fn refuse(&self, from: Node, to: Node, is_refused: bool) {
+        let mut wires = self.wires();
+        if is_refused {
+            wires.refused.insert((from, to));
+        } else {
+            wires.refused.remove(&(from, to));
+        }
+    }
+
     /// The machine answers nobody for a while: a slow disk, a long pause.
     pub(crate) fn stall(&self, node: Node, time: Duration) {
         self.wires().stalled.insert(node, Instant::now() + time);
@@ -176,6 +189,7 @@ impl Network {
     pub(crate) fn heal(&self) {
         let mut wires = self.wires();
         wires.blocked.clear();
+        wires.refused.clear();
         wires.slow.clear();
         wires.stalled.clear();
         wires.loss_per_mille = 0;
@@ -267,7 +281,11 @@ impl PeerNetwork for Port {
             if !network.transit(from, to).await {
                 std::future::pending::<()>().await;
             }
-            let service = network.wires().listening.get(&to).cloned();
+            let service = {
+                let wires = network.wires();
+                let service = wires.listening.get(&to).cloned();
+                service.filter(|_| !wires.refused.contains(&(from, to)))
+            };
             let Some(service) = service else {
                 network.transit(to, from).await;
                 network.trace.note(&format!("{from}>{to} refused"));
@@ -431,6 +449,28 @@ impl PeerStream for Wire {
                 answered = answered => answered,
                 () = sleep(timeout) => Err(PeerError::TimedOut),
             }
+        }
+        .boxed()
+    }
+
+    fn closed(&mut self) -> BoxFuture<'_, PeerError> {
+        let (network, from, to) = (self.network.clone(), self.from, self.to);
+        let requests = self.requests.clone();
+        let ended = async move {
+            requests.closed().await;
+            // A machine without power says nothing, now or later.
+            if network.is_silent(to) || !network.transit(to, from).await {
+                std::future::pending::<()>().await;
+            }
+        };
+        let reset = &mut self.reset;
+        async move {
+            tokio::select! {
+                biased;
+                _ = reset.wait_for(|reset| *reset) => {}
+                () = ended => {}
+            }
+            PeerError::Reset(ErrorKind::ConnectionReset.into())
         }
         .boxed()
     }
