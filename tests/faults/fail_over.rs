@@ -25,7 +25,7 @@ fn gap(choose: impl Fn(&Cluster) -> i32, end: impl Fn(&mut Cluster, i32)) -> Dur
     let gap = verifier.longest_gap(began);
     if std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
         for id in cluster.ids().into_iter().filter(|id| *id != chosen) {
-            println!("--- broker {id}\n{}", cluster.broker(id).log());
+            eprintln!("--- broker {id}\n{}", cluster.broker(id).log());
         }
     }
     settle(verifier, story);
@@ -48,7 +48,7 @@ fn follower(cluster: &Cluster) -> i32 {
 
 /// Kafka waits for the session to end; ours must not, however slow the machine is.
 fn not_the_session(what: &str, gap: Duration) {
-    println!("{what}: {gap:?} without an acknowledgement");
+    eprintln!("{what}: {gap:?} without an acknowledgement");
     if BrokerKind::under_test() == BrokerKind::Barnabas {
         assert!(gap < Duration::from_secs(12), "{what}: {gap:?}");
     }

@@ -36,7 +36,7 @@ fn rounds() -> usize {
 fn settle(verifier: Verifier, story: anyhow::Result<()>) {
     let verified = verifier.stop();
     match (story, verified) {
-        (Ok(()), Ok(verified)) => println!("{verified:?}"),
+        (Ok(()), Ok(verified)) => eprintln!("{verified:?}"),
         (Err(story), Ok(_)) => panic!("{story:#}"),
         (Ok(()), Err(error)) => panic!("{error:#}"),
         (Err(story), Err(error)) => panic!("{error:#}; before that: {story:#}"),

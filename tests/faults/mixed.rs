@@ -114,7 +114,7 @@ fn logs_are_equal(cluster: &Cluster) -> Result<()> {
 fn show_logs(cluster: &Cluster, story: &Result<()>) {
     if story.is_err() && std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
         for id in ALL {
-            println!("--- broker {id}\n{}", cluster.log(id));
+            eprintln!("--- broker {id}\n{}", cluster.log(id));
         }
     }
 }

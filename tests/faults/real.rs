@@ -44,7 +44,7 @@ fn story(story: impl FnOnce(&mut Cluster, &Verifier) -> Result<()> + Send) {
 fn show_logs(cluster: &mut Cluster) {
     if std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
         for id in cluster.ids() {
-            println!("--- broker {id}\n{}", cluster.log(id));
+            eprintln!("--- broker {id}\n{}", cluster.log(id));
         }
     }
 }
@@ -174,7 +174,7 @@ fn leaders_work_on_without_a_zookeeper_majority() {
         while began.elapsed() < Duration::from_secs(seconds) {
             verifier.wait_for_progress(PROGRESS, Duration::from_secs(20))?;
         }
-        println!(
+        eprintln!(
             "{seconds} s without ZooKeeper: at most {:?} without an acknowledgement, {:?} without news for a consumer",
             verifier.longest_gap(began),
             verifier.longest_consumer_gap(began)

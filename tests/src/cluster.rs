@@ -137,7 +137,7 @@ impl Cluster {
             let mut broker = BrokerOptions::new(&own, &connect).of_kind(*kind);
             broker.id = id;
             if options.java_options.is_empty() {
-                broker.java_options[0] = "-Xmx256m".to_owned();
+                "-Xmx256m".clone_into(&mut broker.java_options[0]);
             } else {
                 broker.java_options.clone_from(&options.java_options);
             }

@@ -52,11 +52,11 @@ impl PeerNetwork for FakeNetwork {
 struct FakeStream(watch::Receiver<Port>);
 
 impl PeerStream for FakeStream {
-    fn exchange<'a>(
-        &'a mut self,
+    fn exchange(
+        &mut self,
         _request: Bytes,
         _timeout: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, PeerError>> {
+    ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
         unreachable!("nothing is ever asked")
     }
 

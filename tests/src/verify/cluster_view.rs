@@ -103,12 +103,11 @@ impl ClusterView {
 
     /// Sends a request that any broker can answer to some broker; the next one's turn comes after a failure.
     pub(super) fn ask<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
-        let mut link = match self.link.take() {
-            Some(link) => link,
-            None => {
-                let address = self.bootstrap[self.turn % self.bootstrap.len()].clone();
-                Link::open(&address).inspect_err(|_| self.turn += 1)?
-            }
+        let mut link = if let Some(link) = self.link.take() {
+            link
+        } else {
+            let address = self.bootstrap[self.turn % self.bootstrap.len()].clone();
+            Link::open(&address).inspect_err(|_| self.turn += 1)?
         };
         let answer = link.call(version, request, METADATA_TIMEOUT);
         match &answer {

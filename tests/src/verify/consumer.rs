@@ -189,7 +189,7 @@ impl<'a> Consumer<'a> {
             }
         }
         self.link = Some(link);
-        let records = decode(found.records.unwrap_or_default(), self.offset)?;
+        let records = decode(&found.records.unwrap_or_default(), self.offset)?;
         if let Some(last) = records.last() {
             // It may be above the high watermark of the answer, which Kafka looks up before it reads.
             self.offset = last.offset + 1;
@@ -199,9 +199,9 @@ impl<'a> Consumer<'a> {
 }
 
 /// The records at `offset` and above; a batch that was cut off at the end is left out.
-fn decode(bytes: Bytes, offset: i64) -> Result<Vec<Record>> {
+fn decode(bytes: &Bytes, offset: i64) -> Result<Vec<Record>> {
     let mut all = Vec::new();
-    for found in records::batches(&bytes) {
+    for found in records::batches(bytes) {
         let (position, meta) = match found {
             Ok(found) => found,
             Err(RecordError::Incomplete { .. }) => break,
