@@ -25,17 +25,21 @@ fn python(program: &str, steps: &[&str]) {
 #[test]
 fn kafka_python() {
     let first = ["hello world", "hello from now on"];
-    python("kafka_python.py", &steps(&first, &["idempotent", "admin"]));
+    python(
+        "kafka_python.py",
+        &steps(&first, &["idempotent", "admin", "group"]),
+    );
 }
 
 #[test]
 fn confluent_kafka() {
-    python("confluent.py", &steps(&[], &["idempotent", "admin"]));
+    let after = ["idempotent", "admin", "group", "cooperative group"];
+    python("confluent.py", &steps(&[], &after));
 }
 
 #[test]
 fn aiokafka() {
-    python("aio.py", &steps(&[], &["idempotent", "admin"]));
+    python("aio.py", &steps(&[], &["idempotent", "admin", "group"]));
 }
 
 fn java(version: &str) {
@@ -52,7 +56,16 @@ fn java(version: &str) {
         .arg(format!("java-{version}"));
     require_pass(
         &mut java,
-        &steps(&[], &["idempotent", "fire and forget", "admin"]),
+        &steps(
+            &[],
+            &[
+                "idempotent",
+                "fire and forget",
+                "admin",
+                "group",
+                "cooperative group",
+            ],
+        ),
     );
 }
 
@@ -76,7 +89,7 @@ fn go(program: &str) {
     let mut go = Command::new(test_tool("go").join(program));
     require_pass(
         go.arg(one.broker.address()),
-        &steps(&[], &["idempotent", "admin"]),
+        &steps(&[], &["idempotent", "admin", "group"]),
     );
 }
 
@@ -100,7 +113,7 @@ fn kafkajs() {
     node.env("KAFKAJS_NO_PARTITIONER_WARNING", "1");
     require_pass(
         &mut node,
-        &["none", "gzip", "snappy", "idempotent", "admin"],
+        &["none", "gzip", "snappy", "idempotent", "admin", "group"],
     );
 }
 

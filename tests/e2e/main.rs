@@ -9,6 +9,7 @@ mod client_program;
 mod clients;
 mod exchange;
 mod full_disk;
+mod groups;
 mod kcat;
 mod kill_loop;
 mod many_partitions;

@@ -3,6 +3,7 @@
 'use strict'
 
 const assert = require('node:assert')
+const { fork } = require('node:child_process')
 const { Kafka, CompressionTypes, CompressionCodecs, ConfigResourceTypes, logLevel } = require('kafkajs')
 
 CompressionCodecs[CompressionTypes.Snappy] = require('kafkajs-snappy')
@@ -137,7 +138,67 @@ async function administrate() {
   }
 }
 
+async function groupMember(topic, groupId, eachMessage) {
+  const consumer = kafka.consumer({ groupId, sessionTimeout: 6000, heartbeatInterval: 500, rebalanceTimeout: 10000 })
+  const state = { partitions: 0 }
+  consumer.on(consumer.events.GROUP_JOIN, ({ payload }) => {
+    state.partitions = (payload.memberAssignment[topic] || []).length
+  })
+  await consumer.connect()
+  await consumer.subscribe({ topic, fromBeginning: true })
+  await consumer.run({ autoCommitThreshold: 1, eachMessage })
+  return { consumer, state }
+}
+
+async function shareInGroup() {
+  const topic = 'kafkajs-group'
+  const groupId = 'kafkajs'
+  const admin = kafka.admin()
+  await admin.connect()
+  const producer = kafka.producer()
+  await producer.connect()
+  const produce = async (from, to) => {
+    const messages = Array.from({ length: to - from }, (_, i) => ({ value: String(from + i), partition: (from + i) % 4 }))
+    await producer.send({ topic, messages })
+  }
+  const found = new Set()
+  const eachMessage = async ({ message }) => {
+    found.add(Number(message.value.toString()))
+  }
+  let other
+  try {
+    await admin.createTopics({ topics: [{ topic, numPartitions: 4, replicationFactor: 1 }] })
+    await produce(0, 40)
+    const first = await groupMember(topic, groupId, eachMessage)
+    await until(async () => first.state.partitions === 4)
+    other = fork(__filename, [process.argv[2], topic, groupId])
+    await until(async () => first.state.partitions === 2)
+    other.kill('SIGKILL')
+    await until(async () => first.state.partitions === 4)
+    await until(async () => found.size === 40)
+    await first.consumer.disconnect()
+
+    found.clear()
+    await produce(40, 44)
+    const second = await groupMember(topic, groupId, eachMessage)
+    await until(async () => found.size === 4)
+    assert.deepStrictEqual([...found].sort(), [40, 41, 42, 43])
+    await second.consumer.disconnect()
+    const { groups } = await admin.listGroups()
+    assert.ok(groups.some(group => group.groupId === groupId && group.protocolType === 'consumer'))
+    await admin.deleteGroups([groupId])
+  } finally {
+    if (other) other.kill('SIGKILL')
+    await producer.disconnect()
+    await admin.disconnect()
+  }
+}
+
 async function main() {
+  if (process.argv.length > 3) {
+    await groupMember(process.argv[3], process.argv[4], async () => {})
+    return
+  }
   let failed = false
   const check = async (name, step) => {
     try {
@@ -155,6 +216,7 @@ async function main() {
   await check('snappy', () => produceAndConsume('kafkajs-snappy', Snappy))
   await check('idempotent', () => produceAndConsume('kafkajs-idempotent', None, { idempotent: true }))
   await check('admin', administrate)
+  await check('group', shareInGroup)
   process.exit(failed ? 1 : 0)
 }
 

@@ -1,12 +1,13 @@
 """aiokafka: the asyncio client."""
 
 import asyncio
+import sys
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from story import COUNT, EXPECTED, SPLIT, Story, address, equal, records
+from story import COUNT, EXPECTED, SPLIT, OtherMember, Story, address, equal, is_member, records
 
 
 async def consume(topic, seek):
@@ -108,6 +109,70 @@ async def administrate():
         await admin.close()
 
 
+async def group_member(topic, group):
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=address(), group_id=group, enable_auto_commit=False, auto_offset_reset='earliest',
+        session_timeout_ms=6000, heartbeat_interval_ms=500)
+    await consumer.start()
+    return consumer
+
+
+async def share_in_group():
+    topic, group = 'aiokafka-group', 'aiokafka'
+    admin = AIOKafkaAdminClient(bootstrap_servers=address())
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 4, 1)])
+    await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=address())
+    await producer.start()
+
+    async def produce(values):
+        for value in values:
+            await producer.send_and_wait(topic, b'%d' % value, partition=value % 4)
+
+    await produce(range(40))
+    found = set()
+    consumer = await group_member(topic, group)
+
+    async def poll():
+        for messages in (await consumer.getmany(timeout_ms=200)).values():
+            found.update(int(message.value) for message in messages)
+
+    async def has(partitions):
+        await poll()
+        return len(consumer.assignment()) == partitions
+
+    async def has_found(wanted):
+        await poll()
+        return found == wanted
+
+    await until(lambda: has(4))
+    with OtherMember(topic, group) as other:
+        await until(lambda: has(2))
+        other.die()
+        await until(lambda: has(4))
+    # What was read before the rebalance is read again: only what comes now shows where the member is.
+    await produce(range(40, 44))
+    await until(lambda: has_found(set(range(44))))
+    await consumer.commit()
+    await consumer.stop()
+
+    consumer = await group_member(topic, group)
+    for partition in range(4):
+        equal(await consumer.committed(TopicPartition(topic, partition)), 11)
+    found.clear()
+    await produce(range(44, 48))
+    await until(lambda: has_found(set(range(44, 48))))
+    await consumer.stop()
+    await producer.stop()
+
+
+async def be_member():
+    member = await group_member(*sys.argv[2:])
+    while True:
+        await member.getmany(timeout_ms=200)
+
+
 async def main():
     story = Story()
     for codec in (None, 'gzip', 'snappy', 'lz4', 'zstd'):
@@ -117,7 +182,8 @@ async def main():
     await story.check_async(
         'idempotent', lambda: produce_and_consume('aiokafka-idempotent', enable_idempotence=True))
     await story.check_async('admin', administrate)
+    await story.check_async('group', share_in_group)
     story.end()
 
 
-asyncio.run(main())
+asyncio.run(be_member() if is_member() else main())

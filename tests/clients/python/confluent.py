@@ -4,7 +4,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType)
 
-from story import COUNT, EXPECTED, SPLIT, Story, address, equal, records, until
+import sys
+
+from story import COUNT, EXPECTED, SPLIT, OtherMember, Story, address, equal, is_member, records, until
 
 
 def consumer():
@@ -89,9 +91,72 @@ def administrate():
     until(lambda: topic not in admin.list_topics(timeout=20).topics)
 
 
+def group_member(topic, group, strategy='range'):
+    client = Consumer({'bootstrap.servers': address(), 'group.id': group, 'enable.auto.commit': False,
+                       'auto.offset.reset': 'earliest', 'session.timeout.ms': 6000, 'heartbeat.interval.ms': 500,
+                       'partition.assignment.strategy': strategy})
+    client.subscribe([topic])
+    return client
+
+
+def share_in_group(topic, group, strategy):
+    admin = AdminClient({'bootstrap.servers': address()})
+    results(admin.create_topics([NewTopic(topic, 4, 1)]))
+    until(lambda: topic in admin.list_topics(timeout=20).topics)
+    producer = Producer({'bootstrap.servers': address()})
+
+    def produce(values):
+        for value in values:
+            producer.produce(topic, b'%d' % value, partition=value % 4)
+        equal(producer.flush(30), 0)
+
+    produce(range(40))
+    found = set()
+    client = group_member(topic, group, strategy)
+
+    def poll():
+        message = client.poll(0.2)
+        if message is not None and not message.error():
+            found.add(int(message.value()))
+
+    def has(partitions):
+        poll()
+        return len(client.assignment()) == partitions
+
+    until(lambda: has(4))
+    with OtherMember(topic, group) as other:
+        until(lambda: has(2))
+        described = results(admin.describe_consumer_groups([group]))[group]
+        equal(len(described.members), 2)
+        other.die()
+        until(lambda: has(4))
+    # What was read before the rebalance is read again: only what comes now shows where the member is.
+    produce(range(40, 44))
+    until(lambda: poll() or found == set(range(44)))
+    client.commit(asynchronous=False)
+    client.close()
+
+    client = group_member(topic, group, strategy)
+    partitions = [TopicPartition(topic, partition) for partition in range(4)]
+    equal([partition.offset for partition in client.committed(partitions, timeout=20)], [11] * 4)
+    found.clear()
+    produce(range(44, 48))
+    until(lambda: poll() or len(found) == 4)
+    equal(found, set(range(44, 48)))
+    client.close()
+    results(admin.delete_consumer_groups([group]))
+
+
+if is_member():
+    member = group_member(*sys.argv[2:4], *(['cooperative-sticky'] if 'cooperative' in sys.argv[2] else []))
+    while True:
+        member.poll(0.2)
+
 story = Story()
 for codec in ('none', 'gzip', 'snappy', 'lz4', 'zstd'):
     story.check(codec, lambda: produce_and_consume(f'confluent-{codec}', compression_type=codec))
 story.check('idempotent', lambda: produce_and_consume('confluent-idempotent', enable_idempotence=True))
 story.check('admin', administrate)
+story.check('group', lambda: share_in_group('confluent-group', 'confluent', 'range'))
+story.check('cooperative group', lambda: share_in_group('confluent-cooperative', 'confluent-c', 'cooperative-sticky'))
 story.end()

@@ -3,7 +3,9 @@
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewPartitions, NewTopic
 
-from story import COUNT, EXPECTED, SPLIT, Story, address, equal, records, until
+import sys
+
+from story import COUNT, EXPECTED, SPLIT, OtherMember, Story, address, equal, is_member, records, until
 
 
 def hello_world():
@@ -102,6 +104,61 @@ def administrate():
     admin.close()
 
 
+def group_member(topic, group):
+    return KafkaConsumer(topic, bootstrap_servers=address(), group_id=group, enable_auto_commit=False,
+                         auto_offset_reset='earliest', session_timeout_ms=6000, heartbeat_interval_ms=500,
+                         metadata_max_age_ms=1000)
+
+
+def share_in_group():
+    topic, group = 'kafka-python-group', 'kafka-python'
+    admin = KafkaAdminClient(bootstrap_servers=address())
+    admin.create_topics([NewTopic(topic, 4, 1)])
+    producer = KafkaProducer(bootstrap_servers=address())
+
+    def produce(values):
+        for value in values:
+            producer.send(topic, b'%d' % value, partition=value % 4).get(timeout=30)
+
+    produce(range(40))
+    found = set()
+    consumer = group_member(topic, group)
+
+    def poll():
+        for messages in consumer.poll(timeout_ms=200).values():
+            found.update(int(message.value) for message in messages)
+
+    def has(partitions):
+        poll()
+        return len(consumer.assignment()) == partitions
+
+    until(lambda: has(4))
+    with OtherMember(topic, group) as other:
+        until(lambda: has(2))
+        other.die()
+        until(lambda: has(4))
+    # What was read before the rebalance is read again: only what comes now shows where the member is.
+    produce(range(40, 44))
+    until(lambda: poll() or found == set(range(44)))
+    consumer.commit()
+    consumer.close()
+
+    consumer = group_member(topic, group)
+    equal({consumer.committed(TopicPartition(topic, partition)) for partition in range(4)}, {11})
+    found.clear()
+    produce(range(44, 48))
+    until(lambda: poll() or len(found) == 4)
+    equal(found, set(range(44, 48)))
+    consumer.close()
+    producer.close()
+    admin.close()
+
+
+if is_member():
+    member = group_member(*sys.argv[2:])
+    while True:
+        member.poll(timeout_ms=200)
+
 story = Story()
 story.check('hello world', hello_world)
 story.check('hello from now on', hello_from_now_on)
@@ -111,4 +168,5 @@ for codec in (None, 'gzip', 'snappy', 'lz4', 'zstd'):
         f'kafka-python-{name}', compression_type=codec, enable_idempotence=False, acks='all'))
 story.check('idempotent', lambda: produce_and_consume('kafka-python-idempotent', enable_idempotence=True))
 story.check('admin', administrate)
+story.check('group', share_in_group)
 story.end()

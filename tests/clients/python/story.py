@@ -1,5 +1,6 @@
 """What the Python client programs share: their arguments, the records they send, and PASS and FAIL lines."""
 
+import subprocess
 import sys
 import time
 import traceback
@@ -36,6 +37,28 @@ def until(condition, seconds=30):
         if time.monotonic() > deadline:
             raise AssertionError(f"still not so after {seconds} s")
         time.sleep(0.05)
+
+
+def is_member():
+    """Whether the program is to be a member of a group until it is killed: address, topic and group are its arguments."""
+    return len(sys.argv) > 2
+
+
+class OtherMember:
+    """The same program in a process of its own, as a member of a group that dies without a word."""
+
+    def __init__(self, topic, group):
+        self.process = subprocess.Popen([sys.executable, sys.argv[0], address(), topic, group])
+
+    def die(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.die()
 
 
 class Story:

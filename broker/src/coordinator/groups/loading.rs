@@ -1,6 +1,5 @@
 //! Groups as a partition of `__consumer_offsets` has them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use barnabas_core::group::records::GroupRecord;
@@ -8,6 +7,7 @@ use barnabas_core::group::{Group, Offsets};
 use barnabas_core::ids::GroupId;
 use barnabas_core::records::BatchMeta;
 use barnabas_core::records::Record;
+use indexmap::IndexMap;
 
 use crate::coordinator::reading::{Entry, walk};
 use crate::log::{LogError, PartitionLog};
@@ -17,8 +17,8 @@ pub(super) fn load(
     log: &Arc<PartitionLog>,
     buffer_bytes: usize,
     goes_on: impl Fn() -> bool,
-) -> Result<HashMap<GroupId, Group>, LogError> {
-    let mut groups: HashMap<GroupId, Group> = HashMap::new();
+) -> Result<IndexMap<GroupId, Group>, LogError> {
+    let mut groups: IndexMap<GroupId, Group> = IndexMap::new();
     walk(log, buffer_bytes, goes_on, |entry| match entry {
         Entry::Record { batch, record } => {
             if let Err(error) = replay(&mut groups, batch, &record) {
@@ -44,7 +44,7 @@ pub(super) fn load(
 }
 
 fn replay(
-    groups: &mut HashMap<GroupId, Group>,
+    groups: &mut IndexMap<GroupId, Group>,
     batch: &BatchMeta,
     record: &Record,
 ) -> Result<(), barnabas_core::group::records::GroupRecordError> {

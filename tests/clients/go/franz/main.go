@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"strconv"
 	"time"
 
 	"barnabas/tests/clients/go/story"
@@ -170,7 +172,110 @@ func administrate() error {
 	return story.Until(partitions(0))
 }
 
+func groupMember(topic string, group string) (*kgo.Client, error) {
+	return client(kgo.ConsumeTopics(topic), kgo.ConsumerGroup(group), kgo.DisableAutoCommit(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.SessionTimeout(6*time.Second),
+		kgo.HeartbeatInterval(500*time.Millisecond))
+}
+
+// Belongs to a group until the process is killed.
+func beMember(topic string, group string) error {
+	member, err := groupMember(topic, group)
+	for err == nil {
+		err = member.PollFetches(context.Background()).Err()
+	}
+	return err
+}
+
+func shareInGroup() error {
+	const topic, group = "franz-group", "franz"
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	producer, err := client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	admin := kadm.NewClient(producer)
+	if _, err := admin.CreateTopic(ctx, 4, 1, nil, topic); err != nil {
+		return err
+	}
+	produce := func(from int, to int) error {
+		var records []*kgo.Record
+		for i := from; i < to; i++ {
+			records = append(records, &kgo.Record{Topic: topic, Partition: int32(i % 4), Value: []byte(strconv.Itoa(i))})
+		}
+		return producer.ProduceSync(ctx, records...).FirstErr()
+	}
+	found := map[string]bool{}
+	poll := func(member *kgo.Client) {
+		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer cancel()
+		member.PollFetches(short).EachRecord(func(record *kgo.Record) { found[string(record.Value)] = true })
+	}
+	// How many partitions the group has given to each of its members, and whether all have arrived.
+	shares := func(member *kgo.Client, members int) func() (bool, error) {
+		return func() (bool, error) {
+			poll(member)
+			described, err := admin.DescribeGroups(ctx, group)
+			return described[group].State == "Stable" && len(described[group].Members) == members, err
+		}
+	}
+	first, err := groupMember(topic, group)
+	if err := story.First(err, produce(0, 40)); err != nil {
+		return err
+	}
+	if err := story.Until(shares(first, 1)); err != nil {
+		return err
+	}
+	other := exec.Command(os.Args[0], os.Args[1], topic, group)
+	if err := other.Start(); err != nil {
+		return err
+	}
+	both := story.Until(shares(first, 2))
+	killed := other.Process.Kill()
+	_ = other.Wait()
+	if err := story.First(both, killed, story.Until(shares(first, 1))); err != nil {
+		return err
+	}
+	all := func(count int, member *kgo.Client) func() (bool, error) {
+		return func() (bool, error) {
+			poll(member)
+			return len(found) == count, nil
+		}
+	}
+	// What was read before the rebalance is read again: only what comes now shows where the member is.
+	if err := story.First(produce(40, 44), story.Until(all(44, first)), first.CommitUncommittedOffsets(ctx)); err != nil {
+		return err
+	}
+	first.Close()
+
+	found = map[string]bool{}
+	second, err := groupMember(topic, group)
+	if err := story.First(err, produce(44, 48)); err != nil {
+		return err
+	}
+	err = story.Until(all(4, second))
+	second.Close()
+	if err != nil {
+		return err
+	}
+	if err := story.Equal(found["44"] && found["45"] && found["46"] && found["47"], true); err != nil {
+		return err
+	}
+	committed, err := admin.FetchOffsets(ctx, group)
+	if err != nil {
+		return err
+	}
+	offset, _ := committed.Lookup(topic, 0)
+	return story.Equal(offset.At, int64(11))
+}
+
 func main() {
+	if len(os.Args) > 2 {
+		fmt.Println(beMember(os.Args[2], os.Args[3]))
+		os.Exit(1)
+	}
 	codecs := map[string]kgo.CompressionCodec{
 		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
 		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
@@ -183,5 +288,6 @@ func main() {
 	}
 	story.Check("idempotent", func() error { return produceAndConsume("franz-idempotent") })
 	story.Check("admin", administrate)
+	story.Check("group", shareInGroup)
 	story.End()
 }

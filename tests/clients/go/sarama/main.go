@@ -2,8 +2,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"barnabas/tests/clients/go/story"
@@ -168,7 +173,153 @@ func administrate() error {
 	return story.First(admin.DeleteTopic(topic), story.Until(partitions(0)))
 }
 
+// A member of a group: what it was given and what it has found.
+type member struct {
+	topic  string
+	claims atomic.Int32
+	lock   sync.Mutex
+	found  map[string]bool
+	cancel context.CancelFunc
+	group  sarama.ConsumerGroup
+	ended  chan struct{}
+}
+
+func (m *member) Setup(session sarama.ConsumerGroupSession) error {
+	m.claims.Store(int32(len(session.Claims()[m.topic])))
+	return nil
+}
+
+func (m *member) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+
+func (m *member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	for {
+		select {
+		case message, isOpen := <-claim.Messages():
+			if !isOpen {
+				return nil
+			}
+			m.lock.Lock()
+			m.found[string(message.Value)] = true
+			m.lock.Unlock()
+			session.MarkMessage(message, "")
+		case <-session.Context().Done():
+			return nil
+		}
+	}
+}
+
+func (m *member) has(claims int32, found int) func() (bool, error) {
+	return func() (bool, error) {
+		m.lock.Lock()
+		defer m.lock.Unlock()
+		return m.claims.Load() == claims && len(m.found) >= found, nil
+	}
+}
+
+func (m *member) leave() error {
+	m.cancel()
+	<-m.ended
+	return m.group.Close()
+}
+
+func join(topic string, group string) (*member, error) {
+	config := settings()
+	config.Consumer.Offsets.Initial = sarama.OffsetOldest
+	config.Consumer.Group.Session.Timeout = 6 * time.Second
+	config.Consumer.Group.Heartbeat.Interval = 500 * time.Millisecond
+	consumers, err := sarama.NewConsumerGroup([]string{os.Args[1]}, group, config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &member{topic: topic, found: map[string]bool{}, cancel: cancel, group: consumers, ended: make(chan struct{})}
+	go func() {
+		defer close(m.ended)
+		for ctx.Err() == nil {
+			if err := consumers.Consume(ctx, []string{topic}, m); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+		}
+	}()
+	return m, nil
+}
+
+func shareInGroup() error {
+	const topic, group = "sarama-group", "sarama"
+	admin, err := sarama.NewClusterAdmin([]string{os.Args[1]}, settings())
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	detail := &sarama.TopicDetail{NumPartitions: 4, ReplicationFactor: 1}
+	if err := admin.CreateTopic(topic, detail, false); err != nil {
+		return err
+	}
+	producer, err := sarama.NewSyncProducer([]string{os.Args[1]}, settings())
+	if err != nil {
+		return err
+	}
+	defer producer.Close()
+	produce := func(from int, to int) error {
+		var messages []*sarama.ProducerMessage
+		for i := from; i < to; i++ {
+			value := sarama.StringEncoder(strconv.Itoa(i))
+			messages = append(messages, &sarama.ProducerMessage{Topic: topic, Partition: int32(i % 4), Value: value})
+		}
+		return producer.SendMessages(messages)
+	}
+	if err := produce(0, 40); err != nil {
+		return err
+	}
+	first, err := join(topic, group)
+	if err != nil {
+		return err
+	}
+	if err := story.Until(first.has(4, 0)); err != nil {
+		return err
+	}
+	other := exec.Command(os.Args[0], os.Args[1], topic, group)
+	if err := other.Start(); err != nil {
+		return err
+	}
+	both := story.Until(first.has(2, 0))
+	killed := other.Process.Kill()
+	_ = other.Wait()
+	if err := story.First(both, killed, story.Until(first.has(4, 40)), first.leave()); err != nil {
+		return err
+	}
+
+	if err := produce(40, 44); err != nil {
+		return err
+	}
+	second, err := join(topic, group)
+	if err != nil {
+		return err
+	}
+	if err := story.First(story.Until(second.has(4, 4)), second.leave()); err != nil {
+		return err
+	}
+	if err := story.Equal(len(second.found), 4); err != nil {
+		return err
+	}
+	committed, err := admin.ListConsumerGroupOffsets(group, map[string][]int32{topic: {0}})
+	if err != nil {
+		return err
+	}
+	if err := story.Equal(committed.GetBlock(topic, 0).Offset, int64(11)); err != nil {
+		return err
+	}
+	return admin.DeleteConsumerGroup(group)
+}
+
 func main() {
+	if len(os.Args) > 2 {
+		_, err := join(os.Args[2], os.Args[3])
+		if err == nil {
+			select {}
+		}
+		os.Exit(1)
+	}
 	codecs := map[string]sarama.CompressionCodec{
 		"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy,
 		"lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD,
@@ -187,5 +338,6 @@ func main() {
 		return produceAndConsume("sarama-idempotent", config)
 	})
 	story.Check("admin", administrate)
+	story.Check("group", shareInGroup)
 	story.End()
 }

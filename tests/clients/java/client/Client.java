@@ -7,6 +7,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.Callable;
 import java.util.concurrent.Future;
 import java.util.function.BiConsumer;
@@ -44,12 +46,18 @@ public class Client {
     public static void main(String[] arguments) {
         address = arguments[0];
         prefix = arguments[1] + "-";
+        if (arguments.length > 2) {
+            beMember(arguments[2], Arrays.copyOfRange(arguments, 3, arguments.length));
+        }
         for (String codec : Arrays.asList("none", "gzip", "snappy", "lz4", "zstd")) {
             check(codec, () -> produceAndConsume(codec, "compression.type", codec, "enable.idempotence", "false"));
         }
         check("idempotent", () -> produceAndConsume("idempotent", "enable.idempotence", "true", "acks", "all"));
         check("fire and forget", Client::fireAndForget);
         check("admin", Client::administrate);
+        check("group", () -> shareInGroup("group"));
+        check("cooperative group", () -> shareInGroup("cooperative", "partition.assignment.strategy",
+                "org.apache.kafka.clients.consumer.CooperativeStickyAssignor"));
         System.exit(failed ? 1 : 0);
     }
 
@@ -224,5 +232,90 @@ public class Client {
             admin.deleteTopics(Collections.singletonList(topic)).all().get();
             until(() -> !admin.listTopics().names().get().contains(topic));
         }
+    }
+
+    static Consumer<byte[], byte[]> groupMember(String name, String... settings) {
+        Properties properties = new Properties();
+        properties.put("bootstrap.servers", address);
+        properties.put("group.id", prefix + name);
+        properties.put("enable.auto.commit", "false");
+        properties.put("auto.offset.reset", "earliest");
+        properties.put("session.timeout.ms", "6000");
+        properties.put("heartbeat.interval.ms", "500");
+        for (int i = 0; i < settings.length; i += 2) {
+            properties.put(settings[i], settings[i + 1]);
+        }
+        Consumer<byte[], byte[]> consumer =
+                new KafkaConsumer<>(properties, new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        consumer.subscribe(Collections.singletonList(prefix + name));
+        return consumer;
+    }
+
+    /** Belongs to a group until the process is killed. */
+    static void beMember(String name, String... settings) {
+        Consumer<byte[], byte[]> consumer = groupMember(name, settings);
+        while (true) {
+            consumer.poll(Duration.ofMillis(200));
+        }
+    }
+
+    static Process otherMember(String name, String... settings) throws Exception {
+        List<String> command = new ArrayList<>(Arrays.asList(
+                System.getProperty("java.home") + "/bin/java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+                "-cp", System.getProperty("java.class.path"), "Client", address,
+                prefix.substring(0, prefix.length() - 1), name));
+        command.addAll(Arrays.asList(settings));
+        return new ProcessBuilder(command).inheritIO().start();
+    }
+
+    static void shareInGroup(String name, String... settings) throws Exception {
+        String topic = prefix + name;
+        Map<String, Object> properties = new HashMap<>();
+        properties.put("bootstrap.servers", address);
+        Set<Integer> found = new TreeSet<>();
+        try (Admin admin = Admin.create(properties); Producer<byte[], byte[]> producer = producer()) {
+            admin.createTopics(Collections.singletonList(new NewTopic(topic, 4, (short) 1))).all().get();
+            produce(producer, topic, 0, 40);
+            try (Consumer<byte[], byte[]> consumer = groupMember(name, settings)) {
+                until(() -> poll(consumer, found) == 4);
+                Process other = otherMember(name, settings);
+                try {
+                    until(() -> poll(consumer, found) == 2);
+                } finally {
+                    other.destroyForcibly().waitFor();
+                }
+                until(() -> poll(consumer, found) == 4);
+                // What was read before the rebalance is read again: only what comes now shows where the member is.
+                produce(producer, topic, 40, 44);
+                until(() -> poll(consumer, found) == 4 && found.size() == 44);
+                consumer.commitSync();
+            }
+            try (Consumer<byte[], byte[]> consumer = groupMember(name, settings)) {
+                found.clear();
+                produce(producer, topic, 44, 48);
+                until(() -> poll(consumer, found) == 4 && found.size() == 4);
+                equal(found, new TreeSet<>(Arrays.asList(44, 45, 46, 47)));
+                consumer.commitSync();
+            }
+            equal(admin.listConsumerGroupOffsets(topic).partitionsToOffsetAndMetadata().get()
+                    .get(new TopicPartition(topic, 0)).offset(), 12L);
+            equal(admin.describeConsumerGroups(Collections.singletonList(topic)).all().get().get(topic).members()
+                    .size(), 0);
+            admin.deleteConsumerGroups(Collections.singletonList(topic)).all().get();
+        }
+    }
+
+    static void produce(Producer<byte[], byte[]> producer, String topic, int from, int to) throws Exception {
+        for (int i = from; i < to; i++) {
+            producer.send(new ProducerRecord<>(topic, i % 4, null, bytes(Integer.toString(i)))).get();
+        }
+    }
+
+    /** Adds what came to {@code found} and returns how many partitions the member has. */
+    static int poll(Consumer<byte[], byte[]> consumer, Set<Integer> found) {
+        for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofMillis(200))) {
+            found.add(Integer.parseInt(new String(record.value(), StandardCharsets.UTF_8)));
+        }
+        return consumer.assignment().size();
     }
 }

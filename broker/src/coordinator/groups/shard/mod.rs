@@ -3,27 +3,31 @@
 //! A group is locked while it decides and while its records are appended, so the log has them in the order in which
 //! they were decided. Nobody holds the lock while replicas are waited for.
 
+mod committing;
+mod errors;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use barnabas_core::group::records::{GroupRecord, OffsetCommit};
+use barnabas_core::group::records::GroupRecord;
 use barnabas_core::group::{
-    Effect, Group, GroupError, GroupRules, Join, JoinFailure, Joined, MemberRef, Purpose, State,
-    Sync, Synced, Ticket,
+    Effect, Group, GroupError, GroupRules, Join, JoinFailure, Joined, Purpose, State, Sync, Synced,
+    Ticket,
 };
-use barnabas_core::ids::{GroupId, LeaderEpoch, TopicPartition};
+use barnabas_core::ids::{GroupId, LeaderEpoch};
 use barnabas_core::records::Compression;
 use barnabas_core::time::{Deadline, Now};
+use indexmap::IndexMap;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use self::errors::{ForWhat, group_error};
 use super::loading;
 use super::timers::Timers;
 use crate::config::LiveConfig;
 use crate::coordinator::appending::{Appended, Author, KeyValue, WriteError, append};
-use crate::log::AppendError;
-use crate::replica::{Partition, PartitionError};
+use crate::replica::Partition;
 use crate::{clock, host};
 
 /// The answer to a join, when it comes.
@@ -78,11 +82,9 @@ impl Seat {
 /// What a shard is there for.
 enum Status {
     /// The log is being read. Ends of transactions that come meanwhile are kept.
-    Loading {
-        ended: Vec<(i64, bool)>,
-    },
+    Loading { ended: Vec<(i64, bool)> },
     Active {
-        groups: HashMap<GroupId, Arc<Cell>>,
+        groups: IndexMap<GroupId, Arc<Cell>>,
     },
     /// Another broker leads the partition.
     Resigned,
@@ -170,7 +172,7 @@ impl Shard {
         matches!(*self.status(), Status::Loading { .. })
     }
 
-    fn activate(self: &Arc<Self>, mut groups: HashMap<GroupId, Group>) -> bool {
+    fn activate(self: &Arc<Self>, mut groups: IndexMap<GroupId, Group>) -> bool {
         let (now, rules) = (clock::now(), self.rules());
         let mut status = self.status();
         let Status::Loading { ended } = &mut *status else {
@@ -181,7 +183,7 @@ impl Shard {
                 group.offsets.replay_marker(producer_id, is_committed);
             }
         }
-        let groups: HashMap<GroupId, Arc<Cell>> = groups
+        let groups: IndexMap<GroupId, Arc<Cell>> = groups
             .into_iter()
             .map(|(id, group)| (id, Cell::new(group)))
             .collect();
@@ -291,7 +293,7 @@ impl Shard {
         if let Status::Active { groups } = &mut *self.status()
             && groups.get(id).is_some_and(|known| Arc::ptr_eq(known, cell))
         {
-            groups.remove(id);
+            groups.swap_remove(id);
         }
     }
 
@@ -476,101 +478,6 @@ impl Shard {
         millis(self.config.broker().offsets_commit_timeout_ms)
     }
 
-    // --- offsets ---
-
-    /// Commits offsets. One result for each.
-    pub(super) async fn commit(
-        self: &Arc<Self>,
-        id: &str,
-        member: MemberRef<'_>,
-        commits: Vec<(TopicPartition, OffsetCommit)>,
-    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let cell = match self.cell(id)? {
-            Some(cell) => cell,
-            None if member.generation_id < 0 => self.cell_or_new(id)?,
-            None => return Err(GroupError::IllegalGeneration),
-        };
-        let now = clock::now();
-        let metadata_max = self.config.broker().offset_metadata_max_bytes;
-        let results: Vec<Result<(), GroupError>> = commits
-            .iter()
-            .map(|(_, commit)| {
-                // Kafka counts UTF-16 units.
-                let length = commit.metadata.encode_utf16().count();
-                if length > usize::try_from(metadata_max).unwrap_or(0) {
-                    Err(GroupError::OffsetMetadataTooLarge)
-                } else {
-                    Ok(())
-                }
-            })
-            .collect();
-        let pending = {
-            let mut seat = cell.lock();
-            seat.group.check_commit(member, now)?;
-            self.schedule(&mut seat);
-            let mut fit = results.iter();
-            let mut accepted = commits;
-            accepted.retain(|_| fit.next().is_some_and(Result::is_ok));
-            if accepted.is_empty() {
-                return Ok(results);
-            }
-            match self.append_commits(&mut seat, &accepted, now) {
-                Err(error) => Err(error),
-                Ok(appended) => match appended.settled() {
-                    Some(outcome) => land(&mut seat, &accepted, &appended, outcome).map(|()| None),
-                    None => Ok(Some((accepted, appended))),
-                },
-            }
-        };
-        let outcome = match pending {
-            Ok(None) => Ok(()),
-            Ok(Some((accepted, appended))) => self.land_later(cell, accepted, appended).await,
-            Err(error) => Err(error),
-        };
-        Ok(results.into_iter().map(|fits| fits.and(outcome)).collect())
-    }
-
-    fn append_commits(
-        &self,
-        seat: &mut Seat,
-        commits: &[(TopicPartition, OffsetCommit)],
-        now: Now,
-    ) -> Result<Appended, GroupError> {
-        let id = seat.group.id();
-        let mut records = Vec::with_capacity(commits.len());
-        for (partition, commit) in commits {
-            let key = barnabas_core::group::records::offset_key(
-                id,
-                &partition.topic,
-                partition.partition,
-            );
-            let record = key.and_then(|key| Ok((key, Some(commit.encode()?))));
-            records.push(record.map_err(|_| GroupError::UnknownServerError)?);
-        }
-        let required_acks = self.config.broker().offsets_commit_required_acks;
-        let appended = self
-            .append(records, Author::Committer, required_acks, now)
-            .map_err(|error| group_error(&error, ForWhat::Offsets))?;
-        let partitions = commits.iter().map(|(partition, _)| partition);
-        seat.group.offsets.begin(partitions);
-        Ok(appended)
-    }
-
-    /// Sees a commit through even if who asked for it hangs up.
-    async fn land_later(
-        self: &Arc<Self>,
-        cell: Arc<Cell>,
-        commits: Vec<(TopicPartition, OffsetCommit)>,
-        appended: Appended,
-    ) -> Result<(), GroupError> {
-        let timeout = self.commit_timeout();
-        let landing = host::spawn(async move {
-            let outcome = appended.settle(timeout).await;
-            land(&mut cell.lock(), &commits, &appended, outcome)
-        });
-        landing.await.unwrap_or(Err(GroupError::NotCoordinator))
-    }
-
     /// The end of a transaction is in the log: what it committed counts from now on, or never.
     pub(super) fn transaction_ended(&self, producer_id: i64, is_committed: bool) {
         if let Status::Loading { ended } = &mut *self.status() {
@@ -639,74 +546,6 @@ impl Shard {
                 Err(group_error(&error, ForWhat::Group))
             }
         }
-    }
-}
-
-/// Commits are in the log for good, or not.
-fn land(
-    seat: &mut Seat,
-    commits: &[(TopicPartition, OffsetCommit)],
-    appended: &Appended,
-    outcome: Result<(), WriteError>,
-) -> Result<(), GroupError> {
-    let offsets = &mut seat.group.offsets;
-    match outcome {
-        Ok(()) => {
-            for ((partition, commit), record_offset) in commits.iter().zip(appended.first_offset..)
-            {
-                offsets.landed(partition, commit.clone(), record_offset);
-            }
-            Ok(())
-        }
-        Err(error) => {
-            offsets.end(commits.iter().map(|(partition, _)| partition));
-            Err(group_error(&error, ForWhat::Offsets))
-        }
-    }
-}
-
-/// What was to be written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ForWhat {
-    Group,
-    Offsets,
-}
-
-/// What members are told of a write that failed (`GroupMetadataManager`).
-fn group_error(error: &WriteError, what: ForWhat) -> GroupError {
-    match error {
-        WriteError::Partition(
-            PartitionError::UnknownTopicOrPartition
-            | PartitionError::NotEnoughReplicas
-            | PartitionError::NotEnoughReplicasAfterAppend,
-        ) => GroupError::CoordinatorNotAvailable,
-        WriteError::Partition(
-            PartitionError::NotLeaderOrFollower | PartitionError::StorageError,
-        )
-        | WriteError::Append(AppendError::Storage(_)) => GroupError::NotCoordinator,
-        WriteError::Partition(PartitionError::RequestTimedOut) => match what {
-            ForWhat::Group => GroupError::RebalanceInProgress,
-            ForWhat::Offsets => GroupError::RequestTimedOut,
-        },
-        WriteError::TooLarge { .. }
-        | WriteError::Append(AppendError::RecordListTooLarge { .. }) => match what {
-            ForWhat::Group => GroupError::UnknownServerError,
-            ForWhat::Offsets => GroupError::InvalidCommitOffsetSize,
-        },
-        WriteError::Partition(
-            PartitionError::UnknownTopicId
-            | PartitionError::FencedLeaderEpoch
-            | PartitionError::UnknownLeaderEpoch
-            | PartitionError::InconsistentTopicId
-            | PartitionError::OffsetOutOfRange,
-        )
-        | WriteError::Append(
-            AppendError::Producer(_)
-            | AppendError::UnexpectedOffset { .. }
-            | AppendError::OffsetsNotAscending
-            | AppendError::Corrupt { .. },
-        )
-        | WriteError::Field(_) => GroupError::UnknownServerError,
     }
 }
 

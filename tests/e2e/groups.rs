@@ -1,0 +1,145 @@
+//! Consumer groups as people meet them: Kafka's console consumer and its tool for groups, a broker that comes back,
+//! and Kafka's dump tool on what the broker wrote.
+
+use std::path::PathBuf;
+
+use crate::client_program::OneBroker;
+use crate::kcat::kcat_prints;
+use crate::tools::kafka_tool;
+
+fn consume(address: &str, group: &str, count: usize) -> String {
+    let count = count.to_string();
+    let arguments = [
+        &["--bootstrap-server", address, "--topic", "shared"][..],
+        &["--group", group, "--from-beginning"],
+        &["--max-messages", &count, "--timeout-ms", "30000"],
+    ];
+    kafka_tool(
+        "org.apache.kafka.tools.consumer.ConsoleConsumer",
+        &arguments.concat(),
+    )
+}
+
+fn groups(address: &str, arguments: &[&str]) -> String {
+    kafka_tool(
+        "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+        &[&["--bootstrap-server", address], arguments].concat(),
+    )
+}
+
+/// Topic, partition, committed offset, log end offset and lag of the first line about the topic.
+fn row(described: &str) -> Vec<&str> {
+    let line = described
+        .lines()
+        .find(|line| line.split_whitespace().nth(1) == Some("shared"));
+    let line = line.unwrap_or_else(|| panic!("no line about the topic:\n{described}"));
+    line.split_whitespace().skip(1).take(5).collect()
+}
+
+fn produce(address: &str, from: usize, to: usize) {
+    let lines = (from..to).fold(String::new(), |text, i| text + &i.to_string() + "\n");
+    kcat_prints(address, &["-P", "-t", "shared"], &lines);
+}
+
+fn count(text: &str) -> usize {
+    text.lines()
+        .filter(|line| line.parse::<usize>().is_ok())
+        .count()
+}
+
+#[test]
+fn offsets_are_committed_described_reset_and_deleted() {
+    let one = OneBroker::start(|options| options);
+    let address = one.broker.address();
+    produce(&address, 0, 10);
+    assert_eq!(count(&consume(&address, "g", 10)), 10);
+    assert_eq!(groups(&address, &["--list"]).trim(), "g");
+    let describe = ["--describe", "--group", "g"];
+    assert_eq!(
+        row(&groups(&address, &describe)),
+        ["shared", "0", "10", "10", "0"]
+    );
+    produce(&address, 10, 15);
+    assert_eq!(
+        row(&groups(&address, &describe)),
+        ["shared", "0", "10", "15", "5"]
+    );
+    let state = groups(&address, &["--describe", "--group", "g", "--state"]);
+    assert!(state.contains("Empty"), "{state}");
+
+    // What was committed outlives the broker.
+    let one = one.restart();
+    let address = one.broker.address();
+    assert_eq!(
+        row(&groups(&address, &describe)),
+        ["shared", "0", "10", "15", "5"]
+    );
+    assert_eq!(count(&consume(&address, "g", 5)), 5);
+
+    let reset = ["--reset-offsets", "--group", "g", "--topic", "shared"];
+    let execute = ["--to-offset", "3", "--execute"];
+    groups(&address, &[&reset[..], &execute].concat());
+    assert_eq!(
+        row(&groups(&address, &describe)),
+        ["shared", "0", "3", "15", "12"]
+    );
+    assert_eq!(count(&consume(&address, "g", 12)), 12);
+
+    let states = ["--list", "--state", "stable"];
+    assert!(!groups(&address, &states).contains("g "), "nobody is there");
+    let deleted = groups(&address, &["--delete", "--group", "g"]);
+    assert!(deleted.contains("successful"), "{deleted}");
+    assert_eq!(groups(&address, &["--list"]).trim(), "");
+    assert_eq!(count(&consume(&address, "g", 15)), 15, "from the beginning");
+
+    let directory = one.stop();
+    dumped(directory.path().join("data"));
+}
+
+/// Kafka's own decoder reads what is in `__consumer_offsets`.
+fn dumped(data: PathBuf) {
+    let files: Vec<String> = std::fs::read_dir(data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().contains("__consumer_offsets-"))
+        .map(|path| path.join("00000000000000000000.log"))
+        .filter(|path| path.metadata().is_ok_and(|metadata| metadata.len() > 0))
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(files.len(), 1, "one group, one partition: {files:?}");
+    let dump = kafka_tool(
+        "kafka.tools.DumpLogSegments",
+        &["--offsets-decoder", "--files", &files[0]],
+    );
+    for part in [
+        "\"group\":\"g\"",
+        "\"protocolType\":\"consumer\"",
+        "\"topic\":\"shared\"",
+        "payload: <DELETE>",
+    ] {
+        assert!(dump.contains(part), "`{part}` is missing in:\n{dump}");
+    }
+}
+
+#[test]
+fn offsets_of_deleted_topics_are_forgotten() {
+    let one = OneBroker::start(|options| options);
+    let address = one.broker.address();
+    produce(&address, 0, 10);
+    assert_eq!(count(&consume(&address, "g", 10)), 10);
+    let delete = [
+        "--delete",
+        "--topic",
+        "shared",
+        "--bootstrap-server",
+        &address,
+    ];
+    kafka_tool("org.apache.kafka.tools.TopicCommand", &delete);
+    let gone = barnabas_tests::wait::until(std::time::Duration::from_secs(30), || {
+        groups(&address, &["--list"])
+            .trim()
+            .is_empty()
+            .then_some(())
+    });
+    assert!(gone.is_some(), "the group has nothing left");
+}
