@@ -114,3 +114,140 @@ impl ControlTarget for Unreachable {
         std::future::pending().boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex as StdMutex;
+
+    use barnabas_core::config::BrokerConfig;
+    use barnabas_core::control::{ControlHeader, Endpoint, SecurityProtocol, StopReplica};
+    use bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::peer::{PeerError, PeerStream};
+
+    /// A broker that does not answer the first `failures` requests.
+    struct Deaf {
+        failures: usize,
+        sent: StdMutex<Vec<Bytes>>,
+    }
+
+    impl PeerNetwork for Arc<Deaf> {
+        fn connect<'a>(
+            &'a self,
+            address: &'a BrokerAddress,
+        ) -> BoxFuture<'a, Result<Box<dyn PeerStream>, PeerError>> {
+            assert_eq!(
+                address.port, 9091,
+                "the control plane has a listener of its own"
+            );
+            async move { Ok(Box::new(self.clone()) as Box<dyn PeerStream>) }.boxed()
+        }
+    }
+
+    impl PeerStream for Arc<Deaf> {
+        fn exchange(
+            &mut self,
+            request: Bytes,
+            _timeout: Duration,
+        ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
+            let mut sent = self.sent.lock().unwrap();
+            let is_answered = sent.len() >= self.failures;
+            let correlation_id = request.slice(4..8);
+            sent.push(request);
+            async move {
+                if is_answered {
+                    Ok([&correlation_id[..], &[0, 0, 0, 1, 0]].concat().into())
+                } else {
+                    Err(PeerError::TimedOut)
+                }
+            }
+            .boxed()
+        }
+    }
+
+    fn target(failures: usize) -> (Arc<Deaf>, Arc<dyn ControlTarget>) {
+        let given: BTreeMap<String, String> = [
+            ("zookeeper.connect", "localhost:2181"),
+            (
+                "listeners",
+                "CONTROL://localhost:9091,CLIENTS://localhost:9092",
+            ),
+            (
+                "listener.security.protocol.map",
+                "CONTROL:PLAINTEXT,CLIENTS:PLAINTEXT",
+            ),
+            ("inter.broker.listener.name", "CLIENTS"),
+            ("control.plane.listener.name", "CONTROL"),
+        ]
+        .map(|(key, text)| (key.to_owned(), text.to_owned()))
+        .into();
+        let config = BrokerConfig::parse(&given).unwrap();
+        let config = Arc::new(LiveConfig::new(config, BrokerId(1)).unwrap());
+        let network = Arc::new(Deaf {
+            failures,
+            sent: StdMutex::default(),
+        });
+        let targets = NetworkTargets::new(Arc::new(network.clone()), config, BrokerId(1));
+        let endpoint = |listener: &str, port| Endpoint {
+            listener: listener.to_owned(),
+            security_protocol: SecurityProtocol::Plaintext,
+            host: "localhost".to_owned(),
+            port,
+        };
+        let broker = LiveBroker {
+            id: BrokerId(2),
+            endpoints: vec![endpoint("CLIENTS", 9092), endpoint("CONTROL", 9091)],
+            rack: None,
+        };
+        (network, targets.connect(&broker, 7))
+    }
+
+    fn request() -> ControlRequest {
+        ControlRequest::StopReplica(StopReplica {
+            header: ControlHeader {
+                controller_id: BrokerId(1),
+                controller_epoch: 1,
+                broker_epoch: 7,
+            },
+            partitions: Vec::new(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_does_not_answer_is_told_the_same_until_it_does() {
+        let (network, target) = target(3);
+        let began = Instant::now();
+        let outcome = target.deliver(request()).await;
+        assert_eq!(outcome.result, Ok(()));
+        assert_eq!(began.elapsed(), 3 * RETRY_BACKOFF);
+        let sent = network.sent.lock().unwrap();
+        assert_eq!(sent.len(), 4);
+        for again in &sent[1..] {
+            assert_eq!(again[8..], sent[0][8..]);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_drops_the_queue_to_a_broker_gives_up() {
+        let (network, target) = target(usize::MAX);
+        let (answers, _events) = tokio::sync::mpsc::channel(1);
+        let held = Arc::downgrade(&target);
+        let channel =
+            super::super::channel::Channel::open(BrokerId(2), target, answers, Arc::default());
+        channel.send(request());
+        let given_up = async {
+            while network.sent.lock().unwrap().len() < 3 {
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+            drop(channel);
+            while held.upgrade().is_some() {
+                tokio::time::sleep(RETRY_BACKOFF).await;
+            }
+        };
+        let patience = Duration::from_secs(60);
+        tokio::time::timeout(patience, given_up).await.unwrap();
+    }
+}

@@ -259,6 +259,12 @@ impl Assembled {
             if attempt > 0 {
                 tokio::time::sleep(backoff).await;
             }
+            let is_connected =
+                *self.broker.zookeeper.session_state().borrow() == SessionState::Connected;
+            if self.broker.controller.is_active() && !is_connected {
+                tracing::warn!("leaders are not handed over: the controller has no ZooKeeper");
+                return;
+            }
             let asked = self.broker.controller_link.controlled_shutdown();
             match tokio::time::timeout(HAND_OVER_PATIENCE, asked).await {
                 Ok(Ok(kept)) if kept.is_empty() => return,
