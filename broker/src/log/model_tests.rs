@@ -574,6 +574,27 @@ fn a_recovery_remembers_the_last_batch_of_a_producer_only() {
     ]);
 }
 
+/// A preallocated segment whose batches were flushed is cut to its size when the log rolls.
+#[test]
+fn a_preallocated_segment_does_not_get_its_zeros_back() {
+    let steps = [
+        append(1, 0),
+        append(2, 84),
+        append(4, 95),
+        append(2, 97),
+        Step::Flush,
+        append(3, 116),
+        Step::Restart,
+        append(1, 0),
+        Step::Kill,
+        Step::PowerLoss {
+            seed: 11_590_146_042_409_664_318,
+        },
+        Step::Truncate { part: 205 },
+    ];
+    play_on(World::with(true), &steps);
+}
+
 /// A directory with three segments that was closed.
 fn closed_log() -> (Memory, usize) {
     let mut world = World::new();

@@ -477,9 +477,12 @@ impl Segment {
     /// whether that added an entry.
     pub(crate) fn seal(&self) -> Result<bool, StorageError> {
         if self.is_preallocated.swap(false, Ordering::AcqRel) {
-            self.handle()?
-                .truncate(self.size())
+            // Waits for the disk: if all of it was flushed before, nobody would look for what is too much
+            // after a loss of power.
+            let file = self.handle()?;
+            file.truncate(self.size())
                 .describe("truncate", &self.path())?;
+            file.sync().describe("flush", &self.path())?;
         }
         let max_timestamp = self.max_timestamp()?;
         let before = self.times.count()?;
