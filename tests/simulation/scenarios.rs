@@ -154,3 +154,31 @@ fn sessions_of_all_brokers_expire_again_and_again() {
         }
     });
 }
+
+/// What is not flushed is lost when all machines lose power: if nobody notices that, nobody would notice a defect.
+#[test]
+fn the_checks_see_what_is_lost() {
+    let outcome = world::run(Plan::quiet(), is_loud(), |world| async move {
+        start_all(&world).await;
+        let load = Load::start(&world).await;
+        sleep(Duration::from_secs(5)).await;
+        for node in world.nodes() {
+            world.lose_power(node);
+        }
+        sleep(Duration::from_secs(10)).await;
+        faults::heal(&world).await;
+        load.require_liveness(&world).await;
+    });
+    let violation = outcome.violation.expect("records are lost");
+    let seen = [
+        "AcknowledgedRecordsSurvive",
+        "LeadersHaveWhatIsCommitted",
+        "ReplicasAgreeBelowHighWatermark",
+        "NoDuplicatesNoReordering",
+        "CommittedRecordsStay",
+    ];
+    assert!(
+        seen.iter().any(|name| violation.starts_with(name)),
+        "{violation}"
+    );
+}

@@ -341,16 +341,13 @@ pub(crate) async fn consume(
             let positions = positions.lock().expect("nobody panics");
             positions.get(partition).copied().unwrap_or(0)
         };
-        match fetch(&mut client, partition, position).await {
-            Some(next) => {
-                let mut positions = positions.lock().expect("nobody panics");
-                positions.insert(partition.clone(), next);
-                progress.step();
-            }
-            None => {
-                client.refresh().await;
-                client.pause(200).await;
-            }
+        if let Some(next) = fetch(&mut client, partition, position).await {
+            let mut positions = positions.lock().expect("nobody panics");
+            positions.insert(partition.clone(), next);
+            progress.step();
+        } else {
+            client.refresh().await;
+            client.pause(200).await;
         }
         client.pause(20).await;
     }

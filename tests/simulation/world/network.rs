@@ -404,11 +404,11 @@ async fn deliver(
 }
 
 impl PeerStream for Wire {
-    fn exchange<'a>(
-        &'a mut self,
+    fn exchange(
+        &mut self,
         request: Bytes,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, PeerError>> {
+    ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
         let (network, from, to) = (self.network.clone(), self.from, self.to);
         let (reply, answer) = oneshot::channel();
         let way = (from, to, self.id);
@@ -427,16 +427,13 @@ impl PeerStream for Wire {
             if network.is_silent(to) || !network.transit(to, from).await {
                 std::future::pending::<()>().await;
             }
-            match answer {
-                Ok(bytes) => {
-                    let sum = crc32c::crc32c(&bytes);
-                    network.arrived(&format!("{from}<{to} #{id} {sum:08x}"));
-                    Ok(bytes)
-                }
-                Err(_) => {
-                    network.trace.note(&format!("{from}<{to} #{id} reset"));
-                    Err(PeerError::Reset(ErrorKind::ConnectionReset.into()))
-                }
+            if let Ok(bytes) = answer {
+                let sum = crc32c::crc32c(&bytes);
+                network.arrived(&format!("{from}<{to} #{id} {sum:08x}"));
+                Ok(bytes)
+            } else {
+                network.trace.note(&format!("{from}<{to} #{id} reset"));
+                Err(PeerError::Reset(ErrorKind::ConnectionReset.into()))
             }
         };
         let reset = &mut self.reset;
