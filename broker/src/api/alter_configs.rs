@@ -15,10 +15,63 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::configs::{Refusal, refuse, resource_type};
-use super::error_code::{NONE, ResponseError};
+use super::configs::resource_type;
+use super::error_code::{NONE, ToErrorCode as _};
 use crate::config::Texts;
 use crate::telemetry::{self, Level};
+
+/// Why settings are not changed. The texts are Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AlterConfigsError {
+    #[error("Each resource must appear at most once.")]
+    RepeatedResource,
+    #[error("Error due to duplicate config keys")]
+    DuplicateKeys,
+    #[error("Null value not supported for : {0}")]
+    NullValues(String),
+    #[error(
+        "AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS"
+    )]
+    ClientMetrics,
+    #[error("Unknown resource type {0}")]
+    UnknownResourceType(i8),
+    #[error("Default topic resources are not allowed.")]
+    DefaultTopic,
+    #[error("The topic '{0}' does not exist.")]
+    UnknownTopic(String),
+    #[error("Node id must be an integer, but it is: {0}")]
+    NotABrokerId(String),
+    #[error("Unexpected broker id, expected {own}, but received {given}")]
+    OtherBroker { own: BrokerId, given: String },
+    #[error("Logger {0} does not exist!")]
+    UnknownLogger(String),
+    #[error(
+        "Cannot set the log level of {logger} to {level} as it is not a supported log level. Valid log levels are \
+         DEBUG, ERROR, FATAL, INFO, TRACE, WARN"
+    )]
+    UnknownLevel { logger: String, level: String },
+    #[error("Removing the log level of the {0} logger is not allowed")]
+    RootLogger(String),
+    #[error("{0} operation is not allowed for the BROKER_LOGGER resource")]
+    NotForLoggers(&'static str),
+    #[error("Unknown operation type {0} is not allowed for the BROKER_LOGGER resource")]
+    UnknownLoggerOperation(i8),
+    #[error(transparent)]
+    Alter(#[from] AlterError),
+    /// ZooKeeper failed, or the operation has a number that Kafka has no word for either.
+    #[error("the server stumbled")]
+    Unexpected,
+}
+
+impl AlterConfigsError {
+    /// What the client is told beside the code; nothing where Kafka stumbles.
+    fn message(&self) -> Option<StrBytes> {
+        match self {
+            Self::Unexpected | Self::Alter(AlterError::Unexpected) => None,
+            other => Some(StrBytes::from_string(other.to_string())),
+        }
+    }
+}
 
 /// One change of one key: the number of its operation (`AlterConfigOp.OpType`) and its value.
 struct Change {
@@ -109,10 +162,10 @@ pub async fn incremental_alter_configs(
     IncrementalAlterConfigsResponse::default().with_responses(responses.collect())
 }
 
-fn code_and_message(outcome: Result<(), Refusal>) -> (i16, Option<StrBytes>) {
+fn code_and_message(outcome: Result<(), AlterConfigsError>) -> (i16, Option<StrBytes>) {
     match outcome {
         Ok(()) => (NONE, None),
-        Err((error, message)) => (error.code(), message.map(StrBytes::from_string)),
+        Err(error) => (error.error_code(), error.message()),
     }
 }
 
@@ -120,7 +173,7 @@ async fn alter_all(
     wishes: &[Wish],
     validate_only: bool,
     context: &Context<'_>,
-) -> Vec<Result<(), Refusal>> {
+) -> Vec<Result<(), AlterConfigsError>> {
     let mut seen: BTreeMap<(i8, &str), usize> = BTreeMap::new();
     for wish in wishes {
         *seen
@@ -131,10 +184,7 @@ async fn alter_all(
     for wish in wishes {
         let is_repeated = seen[&(wish.resource_type, wish.resource_name.as_str())] > 1;
         outcomes.push(if is_repeated {
-            Err(refuse(
-                ResponseError::InvalidRequest,
-                "Each resource must appear at most once.",
-            ))
+            Err(AlterConfigsError::RepeatedResource)
         } else {
             alter_one(wish, validate_only, context).await
         });
@@ -142,7 +192,11 @@ async fn alter_all(
     outcomes
 }
 
-async fn alter_one(wish: &Wish, validate_only: bool, context: &Context<'_>) -> Result<(), Refusal> {
+async fn alter_one(
+    wish: &Wish,
+    validate_only: bool,
+    context: &Context<'_>,
+) -> Result<(), AlterConfigsError> {
     check_form(wish)?;
     match wish.resource_type {
         resource_type::TOPIC => alter_topic(wish, validate_only, context).await,
@@ -150,29 +204,19 @@ async fn alter_one(wish: &Wish, validate_only: bool, context: &Context<'_>) -> R
         resource_type::BROKER_LOGGER if !wish.replaces_all => {
             alter_loggers(wish, validate_only, context)
         }
-        resource_type::CLIENT_METRICS => Err(refuse(
-            ResponseError::InvalidRequest,
-            "AlterConfigs is only supported for topics and brokers, but resource type is \
-             CLIENT_METRICS",
-        )),
-        other => Err(refuse(
-            ResponseError::InvalidRequest,
-            format!("Unknown resource type {other}"),
-        )),
+        resource_type::CLIENT_METRICS => Err(AlterConfigsError::ClientMetrics),
+        other => Err(AlterConfigsError::UnknownResourceType(other)),
     }
 }
 
 /// Each key once, and a value where one is needed.
-fn check_form(wish: &Wish) -> Result<(), Refusal> {
+fn check_form(wish: &Wish) -> Result<(), AlterConfigsError> {
     for (index, change) in wish.changes.iter().enumerate() {
         if wish.changes[..index]
             .iter()
             .any(|other| other.key == change.key)
         {
-            return Err(refuse(
-                ResponseError::InvalidRequest,
-                "Error due to duplicate config keys",
-            ));
+            return Err(AlterConfigsError::DuplicateKeys);
         }
     }
     let missing = wish.changes.iter();
@@ -183,13 +227,10 @@ fn check_form(wish: &Wish) -> Result<(), Refusal> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(refuse(
-        ResponseError::InvalidRequest,
-        format!("Null value not supported for : {}", missing.join(", ")),
-    ))
+    Err(AlterConfigsError::NullValues(missing.join(", ")))
 }
 
-fn operations(wish: &Wish) -> Result<Vec<(String, Operation)>, Refusal> {
+fn operations(wish: &Wish) -> Result<Vec<(String, Operation)>, AlterConfigsError> {
     let operations = wish.changes.iter().map(|change| {
         let value = change.value.clone().unwrap_or_default();
         let operation = match change.operation {
@@ -197,20 +238,11 @@ fn operations(wish: &Wish) -> Result<Vec<(String, Operation)>, Refusal> {
             DELETE => Operation::Delete,
             APPEND => Operation::Append(value),
             SUBTRACT => Operation::Subtract(value),
-            // Kafka has no word for it either.
-            _ => return Err((ResponseError::UnknownServerError, None)),
+            _ => return Err(AlterConfigsError::Unexpected),
         };
         Ok((change.key.clone(), operation))
     });
     operations.collect()
-}
-
-fn refused(error: AlterError) -> Refusal {
-    match error {
-        AlterError::InvalidConfig(message) => refuse(ResponseError::InvalidConfig, message),
-        AlterError::InvalidRequest(message) => refuse(ResponseError::InvalidRequest, message),
-        AlterError::Unexpected => (ResponseError::UnknownServerError, None),
-    }
 }
 
 /// The texts of an entity in ZooKeeper with the changes applied.
@@ -219,7 +251,7 @@ async fn proposed(
     target: Target<'_>,
     entity: &ConfigEntity,
     context: &Context<'_>,
-) -> Result<Texts, Refusal> {
+) -> Result<Texts, AlterConfigsError> {
     let operations = operations(wish)?;
     let present = if wish.replaces_all {
         Texts::new()
@@ -227,18 +259,22 @@ async fn proposed(
         let read = context.broker.zookeeper.read_config(entity).await;
         read.map_err(|error| {
             tracing::warn!(%entity, %error, "settings cannot be changed");
-            (ResponseError::UnknownServerError, None)
+            AlterConfigsError::Unexpected
         })?
     };
-    alter::apply(target, &operations, present).map_err(refused)
+    Ok(alter::apply(target, &operations, present)?)
 }
 
-async fn write(entity: ConfigEntity, texts: Texts, context: &Context<'_>) -> Result<(), Refusal> {
+async fn write(
+    entity: ConfigEntity,
+    texts: Texts,
+    context: &Context<'_>,
+) -> Result<(), AlterConfigsError> {
     let broker = context.broker;
     let written = broker.zookeeper.write_config(&entity, texts.clone()).await;
     written.map_err(|error| {
         tracing::warn!(%entity, %error, "settings were not changed");
-        (ResponseError::UnknownServerError, None)
+        AlterConfigsError::Unexpected
     })?;
     // The notification is under way; whoever asks this broker next need not wait for it.
     broker.config.entity_changed(&entity, texts);
@@ -249,24 +285,18 @@ async fn alter_topic(
     wish: &Wish,
     validate_only: bool,
     context: &Context<'_>,
-) -> Result<(), Refusal> {
+) -> Result<(), AlterConfigsError> {
     let name = &wish.resource_name;
     if name.is_empty() {
-        return Err(refuse(
-            ResponseError::InvalidRequest,
-            "Default topic resources are not allowed.",
-        ));
+        return Err(AlterConfigsError::DefaultTopic);
     }
     if context.broker.metadata.image().topic(name).is_none() {
-        return Err(refuse(
-            ResponseError::UnknownTopicOrPartition,
-            format!("The topic '{name}' does not exist."),
-        ));
+        return Err(AlterConfigsError::UnknownTopic(name.clone()));
     }
     let entity = ConfigEntity::Topic(name.clone());
     let texts = proposed(wish, Target::Topic(name), &entity, context).await?;
     let running = context.broker.config.broker();
-    alter::check_topic(name, &running, &texts).map_err(refused)?;
+    alter::check_topic(name, &running, &texts)?;
     if validate_only {
         return Ok(());
     }
@@ -274,27 +304,25 @@ async fn alter_topic(
 }
 
 /// A broker's own settings can be changed through itself only.
-fn check_own_id(name: &str, own: BrokerId) -> Result<(), Refusal> {
-    let id: i32 = name.parse().map_err(|_| {
-        refuse(
-            ResponseError::InvalidRequest,
-            format!("Node id must be an integer, but it is: {name}"),
-        )
-    })?;
+fn check_own_id(name: &str, own: BrokerId) -> Result<(), AlterConfigsError> {
+    let given = || name.to_owned();
+    let id: i32 = name
+        .parse()
+        .map_err(|_| AlterConfigsError::NotABrokerId(given()))?;
     if id == own.0 {
         return Ok(());
     }
-    Err(refuse(
-        ResponseError::InvalidRequest,
-        format!("Unexpected broker id, expected {own}, but received {name}"),
-    ))
+    Err(AlterConfigsError::OtherBroker {
+        own,
+        given: given(),
+    })
 }
 
 async fn alter_broker(
     wish: &Wish,
     validate_only: bool,
     context: &Context<'_>,
-) -> Result<(), Refusal> {
+) -> Result<(), AlterConfigsError> {
     let name = &wish.resource_name;
     let broker = context.broker;
     let entity = if name.is_empty() {
@@ -306,15 +334,18 @@ async fn alter_broker(
     let texts = proposed(wish, Target::Broker(name), &entity, context).await?;
     let config = &broker.config;
     let cluster = config.layers().cluster;
-    alter::check_broker(name, &texts, config.file(), &cluster, &config.broker())
-        .map_err(refused)?;
+    alter::check_broker(name, &texts, config.file(), &cluster, &config.broker())?;
     if validate_only {
         return Ok(());
     }
     write(entity, texts, context).await
 }
 
-fn alter_loggers(wish: &Wish, validate_only: bool, context: &Context<'_>) -> Result<(), Refusal> {
+fn alter_loggers(
+    wish: &Wish,
+    validate_only: bool,
+    context: &Context<'_>,
+) -> Result<(), AlterConfigsError> {
     check_own_id(&wish.resource_name, context.broker.broker_id)?;
     let mut levels = Vec::with_capacity(wish.changes.len());
     for change in &wish.changes {
@@ -334,42 +365,26 @@ fn alter_loggers(wish: &Wish, validate_only: bool, context: &Context<'_>) -> Res
 }
 
 /// The level that a change asks for; none gives the logger back to what encloses it.
-fn wanted_level(change: &Change) -> Result<Option<Level>, Refusal> {
-    let logger = &change.key;
-    let invalid = |message: String| Err(refuse(ResponseError::InvalidConfig, message));
-    if matches!(change.operation, SET | DELETE) && !telemetry::logger_exists(logger) {
-        return invalid(format!("Logger {logger} does not exist!"));
+fn wanted_level(change: &Change) -> Result<Option<Level>, AlterConfigsError> {
+    let logger = || change.key.clone();
+    if matches!(change.operation, SET | DELETE) && !telemetry::logger_exists(&change.key) {
+        return Err(AlterConfigsError::UnknownLogger(logger()));
     }
     match change.operation {
         SET => {
             let name = change.value.as_deref().unwrap_or_default();
             let level = Level::parse(name).map(Some);
-            level.map_or_else(
-                || {
-                    invalid(format!(
-                        "Cannot set the log level of {logger} to {name} as it is not a supported log level. \
-                         Valid log levels are DEBUG, ERROR, FATAL, INFO, TRACE, WARN"
-                    ))
-                },
-                Ok,
-            )
+            level.ok_or_else(|| AlterConfigsError::UnknownLevel {
+                logger: logger(),
+                level: name.to_owned(),
+            })
         }
-        DELETE if logger == telemetry::ROOT_LOGGER => Err(refuse(
-            ResponseError::InvalidRequest,
-            format!("Removing the log level of the {logger} logger is not allowed"),
-        )),
+        DELETE if change.key == telemetry::ROOT_LOGGER => {
+            Err(AlterConfigsError::RootLogger(logger()))
+        }
         DELETE => Ok(None),
-        APPEND => Err(refuse(
-            ResponseError::InvalidRequest,
-            "APPEND operation is not allowed for the BROKER_LOGGER resource",
-        )),
-        SUBTRACT => Err(refuse(
-            ResponseError::InvalidRequest,
-            "SUBTRACT operation is not allowed for the BROKER_LOGGER resource",
-        )),
-        other => Err(refuse(
-            ResponseError::InvalidRequest,
-            format!("Unknown operation type {other} is not allowed for the BROKER_LOGGER resource"),
-        )),
+        APPEND => Err(AlterConfigsError::NotForLoggers("APPEND")),
+        SUBTRACT => Err(AlterConfigsError::NotForLoggers("SUBTRACT")),
+        other => Err(AlterConfigsError::UnknownLoggerOperation(other)),
     }
 }

@@ -4,7 +4,7 @@ use barnabas_core::config::Kind;
 use barnabas_core::config::describe::{
     Described, Layers, Source, Synonym, describe_broker, describe_cluster_default, describe_topic,
 };
-use barnabas_core::ids::check_topic_name;
+use barnabas_core::ids::{BrokerId, check_topic_name};
 use barnabas_core::znodes::ConfigEntity;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
@@ -14,7 +14,7 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::error_code::{NONE, ResponseError};
+use super::error_code::{NONE, ToErrorCode as _};
 use crate::telemetry;
 
 /// Types of resources on the wire (`ConfigResource.Type`).
@@ -25,15 +25,31 @@ pub(super) mod resource_type {
     pub(in crate::api) const CLIENT_METRICS: i8 = 16;
 }
 
-/// Why a resource is not described, with the text for the client.
-pub(super) type Refusal = (ResponseError, Option<String>);
-
-/// What Kafka says of a request that no sound client sends.
-const MALFORMED: &str = "This most likely occurs because of a request being malformed by the client \
-     library or the message was sent to an incompatible broker. See the broker logs for more details.";
-
-pub(super) fn refuse(error: ResponseError, message: impl Into<String>) -> Refusal {
-    (error, Some(message.into()))
+/// Why a resource is not described. The texts are Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DescribeConfigsError {
+    #[error("Config type client-metrics is only supported on KRaft clusters")]
+    ClientMetrics,
+    /// What Kafka says of a request that no sound client sends.
+    #[error(
+        "This most likely occurs because of a request being malformed by the client library or the message was \
+         sent to an incompatible broker. See the broker logs for more details."
+    )]
+    UnknownResourceType,
+    #[error("{0}")]
+    InvalidTopic(String),
+    #[error("")]
+    UnknownTopic,
+    #[error("Broker id must be an integer, but it is: {0}")]
+    NotABrokerId(String),
+    #[error("Unexpected broker id, expected {own} or empty string, but received {given}")]
+    OtherBroker { own: BrokerId, given: String },
+    #[error("Broker id must not be empty")]
+    NoBrokerId,
+    #[error("Unexpected broker id, expected {own} but received {given}")]
+    OtherLoggers { own: BrokerId, given: String },
+    #[error("")]
+    Unexpected,
 }
 
 /// `DescribeConfigs` (key 32, v0–4). v0 knows no sources, v3 adds types and documentation.
@@ -68,9 +84,9 @@ pub async fn describe_configs(
                             .collect(),
                     )
             }
-            Err((error, message)) => result
-                .with_error_code(error.code())
-                .with_error_message(Some(StrBytes::from_string(message.unwrap_or_default()))),
+            Err(error) => result
+                .with_error_code(error.error_code())
+                .with_error_message(Some(StrBytes::from_string(error.to_string()))),
         });
     }
     DescribeConfigsResponse::default().with_results(results)
@@ -79,26 +95,23 @@ pub async fn describe_configs(
 async fn describe(
     resource: &DescribeConfigsResource,
     context: &Context<'_>,
-) -> Result<Vec<Described>, Refusal> {
+) -> Result<Vec<Described>, DescribeConfigsError> {
     let name: &str = &resource.resource_name;
     match resource.resource_type {
         resource_type::TOPIC => topic(name, context).await,
         resource_type::BROKER => broker(name, context),
         resource_type::BROKER_LOGGER => loggers(name, context),
-        resource_type::CLIENT_METRICS => Err(refuse(
-            ResponseError::InvalidRequest,
-            "Config type client-metrics is only supported on KRaft clusters",
-        )),
-        _ => Err(refuse(ResponseError::InvalidRequest, MALFORMED)),
+        resource_type::CLIENT_METRICS => Err(DescribeConfigsError::ClientMetrics),
+        _ => Err(DescribeConfigsError::UnknownResourceType),
     }
 }
 
-async fn topic(name: &str, context: &Context<'_>) -> Result<Vec<Described>, Refusal> {
+async fn topic(name: &str, context: &Context<'_>) -> Result<Vec<Described>, DescribeConfigsError> {
     check_topic_name(name)
-        .map_err(|error| refuse(ResponseError::InvalidTopicException, error.to_string()))?;
+        .map_err(|error| DescribeConfigsError::InvalidTopic(error.to_string()))?;
     let broker = context.broker;
     if broker.metadata.image().topic(name).is_none() {
-        return Err((ResponseError::UnknownTopicOrPartition, None));
+        return Err(DescribeConfigsError::UnknownTopic);
     }
     let entity = ConfigEntity::Topic(name.to_owned());
     // As Kafka does: ZooKeeper may know a change before its notification has arrived.
@@ -108,7 +121,7 @@ async fn topic(name: &str, context: &Context<'_>) -> Result<Vec<Described>, Refu
         .await
         .map_err(|error| {
             tracing::warn!(topic = name, %error, "the settings of a topic cannot be described");
-            (ResponseError::UnknownServerError, None)
+            DescribeConfigsError::Unexpected
         })?;
     let dynamic = broker.config.layers();
     let layers = Layers {
@@ -119,7 +132,7 @@ async fn topic(name: &str, context: &Context<'_>) -> Result<Vec<Described>, Refu
     Ok(describe_topic(layers, &broker.config.broker(), &overrides))
 }
 
-fn broker(name: &str, context: &Context<'_>) -> Result<Vec<Described>, Refusal> {
+fn broker(name: &str, context: &Context<'_>) -> Result<Vec<Described>, DescribeConfigsError> {
     let broker = context.broker;
     let dynamic = broker.config.layers();
     let layers = Layers {
@@ -131,39 +144,29 @@ fn broker(name: &str, context: &Context<'_>) -> Result<Vec<Described>, Refusal> 
         return Ok(describe_cluster_default(layers));
     }
     if broker_id(name)? != broker.broker_id.0 {
-        return Err(refuse(
-            ResponseError::InvalidRequest,
-            format!(
-                "Unexpected broker id, expected {} or empty string, but received {name}",
-                broker.broker_id
-            ),
-        ));
+        return Err(DescribeConfigsError::OtherBroker {
+            own: broker.broker_id,
+            given: name.to_owned(),
+        });
     }
     Ok(describe_broker(layers))
 }
 
-fn broker_id(name: &str) -> Result<i32, Refusal> {
-    name.parse().map_err(|_| {
-        refuse(
-            ResponseError::InvalidRequest,
-            format!("Broker id must be an integer, but it is: {name}"),
-        )
-    })
+fn broker_id(name: &str) -> Result<i32, DescribeConfigsError> {
+    name.parse()
+        .map_err(|_| DescribeConfigsError::NotABrokerId(name.to_owned()))
 }
 
-fn loggers(name: &str, context: &Context<'_>) -> Result<Vec<Described>, Refusal> {
+fn loggers(name: &str, context: &Context<'_>) -> Result<Vec<Described>, DescribeConfigsError> {
     if name.is_empty() {
-        return Err(refuse(
-            ResponseError::InvalidRequest,
-            "Broker id must not be empty",
-        ));
+        return Err(DescribeConfigsError::NoBrokerId);
     }
     let own = context.broker.broker_id;
     if broker_id(name)? != own.0 {
-        return Err(refuse(
-            ResponseError::InvalidRequest,
-            format!("Unexpected broker id, expected {own} but received {name}"),
-        ));
+        return Err(DescribeConfigsError::OtherLoggers {
+            own,
+            given: name.to_owned(),
+        });
     }
     let loggers = telemetry::loggers().into_iter();
     Ok(loggers

@@ -1,6 +1,7 @@
 //! The one place where errors become Kafka's error codes.
 
 use barnabas_core::balance::placement::PlacementError;
+use barnabas_core::config::alter::AlterError;
 use barnabas_core::control::ControlError;
 use barnabas_core::controller::{
     AllocateProducerIdsError, AlterPartitionError, ControlledShutdownError, IsrRefusal,
@@ -18,6 +19,8 @@ pub const INELIGIBLE_REPLICA: ResponseError = ResponseError::Unknown(107);
 pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
 pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
 pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
+use super::alter_configs::AlterConfigsError;
+use super::configs::DescribeConfigsError;
 use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
 use super::produce::ProduceError;
@@ -261,6 +264,48 @@ impl ToErrorCode for TopicError {
             Self::NoFirstPartition | Self::Store(_) | Self::Brokers(_) | Self::Coordination(_) => {
                 ResponseError::UnknownServerError
             }
+        }
+    }
+}
+
+impl ToErrorCode for AlterConfigsError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::RepeatedResource
+            | Self::DuplicateKeys
+            | Self::NullValues(_)
+            | Self::ClientMetrics
+            | Self::UnknownResourceType(_)
+            | Self::DefaultTopic
+            | Self::NotABrokerId(_)
+            | Self::OtherBroker { .. }
+            | Self::RootLogger(_)
+            | Self::NotForLoggers(_)
+            | Self::UnknownLoggerOperation(_)
+            | Self::Alter(AlterError::InvalidRequest(_)) => ResponseError::InvalidRequest,
+            Self::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
+            Self::UnknownLogger(_)
+            | Self::UnknownLevel { .. }
+            | Self::Alter(AlterError::InvalidConfig(_)) => ResponseError::InvalidConfig,
+            Self::Alter(AlterError::Unexpected) | Self::Unexpected => {
+                ResponseError::UnknownServerError
+            }
+        }
+    }
+}
+
+impl ToErrorCode for DescribeConfigsError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::ClientMetrics
+            | Self::UnknownResourceType
+            | Self::NotABrokerId(_)
+            | Self::OtherBroker { .. }
+            | Self::NoBrokerId
+            | Self::OtherLoggers { .. } => ResponseError::InvalidRequest,
+            Self::InvalidTopic(_) => ResponseError::InvalidTopicException,
+            Self::UnknownTopic => ResponseError::UnknownTopicOrPartition,
+            Self::Unexpected => ResponseError::UnknownServerError,
         }
     }
 }

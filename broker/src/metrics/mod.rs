@@ -145,7 +145,7 @@ struct Topics {
 }
 
 /// Everything that is counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Metrics {
     requests: Requests,
     topics: Mutex<Topics>,
@@ -159,23 +159,6 @@ pub struct Metrics {
     pub zookeeper_sync_connects: Counter,
     pub zookeeper_expires: Counter,
     pub zookeeper_auth_failures: Counter,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self {
-            requests: Requests::default(),
-            topics: Mutex::default(),
-            listeners: Mutex::default(),
-            isr_shrinks: Counter::default(),
-            isr_expands: Counter::default(),
-            failed_isr_updates: Counter::default(),
-            zookeeper_disconnects: Counter::default(),
-            zookeeper_sync_connects: Counter::default(),
-            zookeeper_expires: Counter::default(),
-            zookeeper_auth_failures: Counter::default(),
-        }
-    }
 }
 
 /// One counter of a listener.

@@ -108,6 +108,9 @@ impl RequestMetrics {
     }
 }
 
+/// One of the times of an API's requests.
+type Pick = fn(&RequestMetrics) -> &Histogram;
+
 /// Requests of all APIs.
 #[derive(Debug)]
 pub(super) struct Requests {
@@ -172,7 +175,6 @@ impl Requests {
                 out.counter(&family, &labels, count);
             }
         }
-        type Pick = fn(&RequestMetrics) -> &Histogram;
         let times: [(&str, Pick); 4] = [
             ("totaltimems", |request| &request.total_time),
             ("localtimems", |request| &request.local_time),

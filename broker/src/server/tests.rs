@@ -181,11 +181,11 @@ fn classes_that_decide_what_is_allowed_are_refused() {
         .iter()
         .map(ToString::to_string)
         .collect();
-    expect![[r#"
+    expect![[r"
         create.topic.policy.class.name=com.example.Strict: Java classes cannot be loaded here, and without it topics would be made that the policy forbids; remove create.topic.policy.class.name to run without it
         alter.config.policy.class.name=com.example.Strict: Java classes cannot be loaded here, and without it settings would be changed that the policy forbids; remove alter.config.policy.class.name to run without it
         client.quota.callback.class=com.example.Strict: Java classes cannot be loaded here, and without it clients would be without their quotas; remove client.quota.callback.class to run without it
-        authorizer.class.name=com.example.Strict: Java classes cannot be loaded here, and without it everybody could do everything, as ACLs are not enforced yet; remove authorizer.class.name to run without it"#]].assert_eq(&problems.join("\n"));
+        authorizer.class.name=com.example.Strict: Java classes cannot be loaded here, and without it everybody could do everything, as ACLs are not enforced yet; remove authorizer.class.name to run without it"]].assert_eq(&problems.join("\n"));
     let empty = config(Path::new("/x"), &[("authorizer.class.name", "")]);
     assert!(cannot_serve(&empty).is_empty());
 }

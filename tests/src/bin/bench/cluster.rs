@@ -29,7 +29,10 @@ pub(crate) fn run(
     rows: &Rows,
     note: &mut impl FnMut(Figure, f64),
 ) -> Result<()> {
-    use Figure::*;
+    use Figure::{
+        ControllerFailOver, FailOverAfterKill, FailOverAtStop, ManyIdleCpu, ManyInSync, ManyMemory,
+        ManyRestart, ReplicatedCpu, ReplicatedThroughput,
+    };
     if rows.want(&[ReplicatedCpu, ReplicatedThroughput]) {
         replicated(kind, sizes, note).context("replicated throughput")?;
     }

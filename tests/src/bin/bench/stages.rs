@@ -82,7 +82,9 @@ pub(crate) fn run(
     rows: &Rows,
     note: &mut impl FnMut(Figure, f64),
 ) -> Result<()> {
-    use Figure::*;
+    use Figure::{
+        LatencyP50, LatencyP99, LatencyP999, MemoryIdle, MemoryLoaded, Size, Start, StartAfterKill,
+    };
     let directory = tempfile::tempdir()?;
     let zookeeper = ZooKeeperServer::start()?;
     let options = BrokerOptions::new(&directory.path().join("broker"), &zookeeper.connect());
@@ -126,7 +128,10 @@ fn load_stages(
     rows: &Rows,
     note: &mut impl FnMut(Figure, f64),
 ) -> Result<()> {
-    use Figure::*;
+    use Figure::{
+        ConsumeCpu, ConsumeThroughput, MemoryLoaded, PerfToolCpu, PerfToolThroughput, ProduceCpu,
+        ProduceThroughput, SmallRecordCpu, SmallRecordThroughput,
+    };
     let address = broker.address();
     let loaded = rows.want(&[MemoryLoaded]);
     let consumes = loaded || rows.want(&[ConsumeCpu, ConsumeThroughput]);
