@@ -1,7 +1,13 @@
 //! Consumer groups as people meet them: Kafka's console consumer and its tool for groups, a broker that comes back,
 //! and Kafka's dump tool on what the broker wrote.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use barnabas_tests::broker::BrokerKind;
+use barnabas_tests::cluster::{Cluster, ClusterOptions};
+use barnabas_tests::verify::PartitionView;
 
 use crate::client_program::OneBroker;
 use crate::kcat::kcat_prints;
@@ -142,4 +148,51 @@ fn offsets_of_deleted_topics_are_forgotten() {
             .then_some(())
     });
     assert!(gone.is_some(), "the group has nothing left");
+}
+
+const DESCRIBE: [&str; 3] = ["--describe", "--group", "g"];
+
+/// Committed offset and lag of the group.
+fn committed(address: &str) -> (usize, usize) {
+    let described = groups(address, &DESCRIBE);
+    let row = row(&described);
+    (row[2].parse().unwrap(), row[4].parse().unwrap())
+}
+
+/// The coordinator of the only partition of `__consumer_offsets` dies; once it is back, its successor dies.
+fn outlive_coordinators(kinds: &[BrokerKind]) {
+    let options = ClusterOptions::of(kinds)
+        .with("offsets.topic.num.partitions", 1)
+        .with("offsets.topic.replication.factor", kinds.len());
+    let mut cluster = Cluster::start(&options).unwrap();
+    cluster.create_topic("shared", 1, &[]).unwrap();
+    let all = cluster.bootstrap().join(",");
+    produce(&all, 0, 10);
+    assert_eq!(count(&consume(&all, "g", 10)), 10);
+    for round in 1..=2 {
+        let patience = Duration::from_secs(60);
+        for topic in ["__consumer_offsets", "shared"] {
+            let are_in_sync = |view: &BTreeMap<i32, PartitionView>| {
+                let mut partitions = view.values();
+                partitions.all(|partition| partition.isr.len() == kinds.len())
+            };
+            let mut view = cluster.view();
+            view.wait_for(topic, patience, are_in_sync).unwrap();
+        }
+        let coordinator = cluster.leader("__consumer_offsets", 0).unwrap();
+        cluster.kill(coordinator);
+        produce(&all, 10 * round, 10 * round + 10);
+        assert_eq!(
+            count(&consume(&all, "g", 10)),
+            10,
+            "after broker {coordinator}"
+        );
+        assert_eq!(committed(&all), (10 * round + 10, 0));
+        cluster.start_broker(coordinator).unwrap();
+    }
+}
+
+#[test]
+fn coordination_moves_between_ours_and_kafka() {
+    outlive_coordinators(&[BrokerKind::under_test(), BrokerKind::Kafka]);
 }
