@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use barnabas_tests::cluster::{Cluster, ClusterOptions, Place};
 use barnabas_tests::verify::Verifier;
+use barnabas_tests::wait;
 use rustix::process::Signal;
 
 use super::{PATIENCE, TOPIC, alone, rounds, settle, verifier};
@@ -136,6 +137,12 @@ fn a_broker_without_zookeeper_is_replaced() {
         // The same, but it hears what ZooKeeper says, and it is the controller.
         let controller = cluster.controller()?;
         cluster.mute(controller, &[Place::ZooKeepers])?;
+        let mut view = cluster.view_without(controller);
+        wait::until(PATIENCE, || {
+            let (_, found) = view.brokers().ok()?;
+            (found >= 0 && found != controller).then_some(())
+        })
+        .context("no other broker became controller")?;
         verifier.wait_for_progress(PROGRESS, PATIENCE)?;
         heal(cluster, verifier)
     });

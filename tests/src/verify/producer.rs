@@ -143,7 +143,8 @@ impl<'a> Producer<'a> {
                 }
                 code if RETRIABLE.contains(&code) => {
                     last_problem = format!("error code {code}");
-                    self.leader = None;
+                    // A leader cut off from ZooKeeper goes on believing in itself, and says so to who asks it.
+                    self.forget_leader();
                     std::thread::sleep(self.options.retry_backoff);
                 }
                 code => bail!(
