@@ -28,15 +28,13 @@ use crate::files::cache::FileCache;
 use crate::host;
 use crate::metrics::Exposition;
 
-/// Periodic work on one directory.
-type DirTask = fn(&LogManager, &Arc<LogDir>);
 type TopicConfigs = dyn Fn(&str) -> Arc<TopicConfig> + Send + Sync;
 
 /// The log directories of a broker.
 pub struct LogManager {
     this: Weak<LogManager>,
-    options: LogDirsOptions,
-    dirs: Vec<Arc<LogDir>>,
+    pub(super) options: LogDirsOptions,
+    pub(super) dirs: Vec<Arc<LogDir>>,
     pub(super) logs: RwLock<Logs>,
     /// Where a partition shall go when it is created (`AlterReplicaLogDirs` before that).
     preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
@@ -175,91 +173,6 @@ impl LogManager {
     /// other left ([`LogManager::all_offline`]) the process has to end.
     pub fn subscribe_failures(&self) -> watch::Receiver<Vec<PathBuf>> {
         self.offline.subscribe()
-    }
-
-    /// Begins the periodic work: retention, flushes, checkpoints, producer expiration.
-    pub fn start(self: &Arc<Self>) {
-        let options = &self.options;
-        let delay = options.initial_task_delay;
-        let tasks: [(Duration, DirTask); 5] = [
-            (options.retention_check_interval, Self::delete_old_segments),
-            (options.flush_scheduler_interval, Self::flush_due),
-            (
-                options.recovery_point_checkpoint_interval,
-                Self::checkpoint_recovery_points,
-            ),
-            (
-                options.log_start_checkpoint_interval,
-                Self::checkpoint_log_start_offsets,
-            ),
-            (
-                options.producer_expiration_check_interval,
-                Self::expire_producers,
-            ),
-        ];
-        for dir in &self.dirs {
-            for (interval, task) in tasks {
-                self.every(dir, delay, interval, task);
-            }
-        }
-        let moving: Vec<TopicPartition> = self.read_logs().future.keys().cloned().collect();
-        for topic_partition in moving {
-            self.continue_move(&topic_partition);
-        }
-    }
-
-    fn every(
-        self: &Arc<Self>,
-        dir: &Arc<LogDir>,
-        delay: Duration,
-        interval: Duration,
-        task: DirTask,
-    ) {
-        let manager = Arc::downgrade(self);
-        let background = Arc::clone(&dir.volume.background);
-        let dir = Arc::clone(dir);
-        background.run_after(delay, move || {
-            if let Some(manager) = manager.upgrade()
-                && dir.is_online()
-            {
-                task(&manager, &dir);
-                manager.every(&dir, interval, interval, task);
-            }
-        });
-    }
-
-    fn delete_old_segments(&self, dir: &Arc<LogDir>) {
-        let now_ms = self.now().wall_clock_ms;
-        for log in self.logs_in(dir) {
-            if let Err(error) = log.delete_old_segments(now_ms) {
-                tracing::error!(log = %log.topic_partition(), %error, "retention failed");
-            }
-        }
-    }
-
-    fn flush_due(&self, dir: &Arc<LogDir>) {
-        let now_ms = self.now().wall_clock_ms;
-        for log in self.logs_in(dir) {
-            if let Err(error) = log.flush_if_due(now_ms) {
-                tracing::error!(log = %log.topic_partition(), %error, "flush failed");
-            }
-        }
-    }
-
-    fn checkpoint_recovery_points(&self, dir: &Arc<LogDir>) {
-        // The error has taken the directory offline and was logged there.
-        let _ = dir.write_recovery_points(&self.current_logs_in(dir));
-    }
-
-    fn checkpoint_log_start_offsets(&self, dir: &Arc<LogDir>) {
-        let _ = dir.write_log_start_offsets(&self.current_logs_in(dir));
-    }
-
-    fn expire_producers(&self, dir: &Arc<LogDir>) {
-        let now_ms = self.now().wall_clock_ms;
-        for log in self.logs_in(dir) {
-            log.expire_producers(now_ms);
-        }
     }
 
     /// The log of a partition, if it has one here; it may be in a directory that is offline.
@@ -585,7 +498,7 @@ impl LogManager {
         self.open_files.open_files()
     }
 
-    fn logs_in(&self, dir: &Arc<LogDir>) -> Vec<Arc<PartitionLog>> {
+    pub(super) fn logs_in(&self, dir: &Arc<LogDir>) -> Vec<Arc<PartitionLog>> {
         let logs = self.read_logs();
         let all = logs.current.values().chain(logs.future.values());
         all.filter(|log| log.is_in(&dir.volume)).cloned().collect()

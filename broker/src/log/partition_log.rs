@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::{LeaderEpoch, Offset, TopicId, TopicPartition};
@@ -37,8 +37,8 @@ pub struct PartitionLog {
     pub(super) segments: RwLock<Vec<Arc<Segment>>>,
     epochs: RwLock<LeaderEpochs>,
     /// The epoch checkpoint may not be on disk yet.
-    epochs_unsynced: AtomicBool,
-    end: Mutex<LogEnd>,
+    pub(super) epochs_unsynced: AtomicBool,
+    pub(super) end: Mutex<LogEnd>,
     log_start_offset: AtomicI64,
     high_watermark: AtomicI64,
     /// The high watermark that was last written to disk; -1 if none was.
@@ -48,12 +48,12 @@ pub struct PartitionLog {
     awaits_high_watermark: AtomicBool,
     pub(super) recovery_point: AtomicI64,
     /// The recovery point as it stands in the checkpoint.
-    checkpointed_recovery_point: AtomicI64,
+    pub(super) checkpointed_recovery_point: AtomicI64,
     /// How often the log was cut.
-    truncations: AtomicU64,
+    pub(super) truncations: AtomicU64,
     /// See [`Loaded::is_settled`].
-    is_settled: AtomicBool,
-    last_flush_ms: AtomicI64,
+    pub(super) is_settled: AtomicBool,
+    pub(super) last_flush_ms: AtomicI64,
     writer: Mutex<Writer>,
 }
 
@@ -350,73 +350,6 @@ impl PartitionLog {
         self.writer().producers.expire(now_ms);
     }
 
-    /// Returns once everything that the log holds now is on disk.
-    pub fn flush(&self) -> Result<(), LogError> {
-        let end = self.log_end_offset();
-        self.flush_below(end)
-    }
-
-    /// Returns once everything below `offset` is on disk. Holds no lock while it waits.
-    pub(super) fn flush_below(&self, offset: Offset) -> Result<(), LogError> {
-        self.check()?;
-        self.settle()?;
-        let truncations = self.truncations.load(Ordering::Acquire);
-        let recovery_point = self.recovery_point();
-        if offset <= recovery_point && !self.epochs_unsynced.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let segments: Vec<Arc<Segment>> = {
-            let segments = self.segments();
-            let first = segments
-                .partition_point(|segment| segment.base_offset() <= recovery_point)
-                .saturating_sub(1);
-            let last = segments.partition_point(|segment| segment.base_offset() < offset);
-            if offset <= recovery_point {
-                Vec::new()
-            } else {
-                segments[first.min(last)..last].to_vec()
-            }
-        };
-        let started = Instant::now();
-        for segment in &segments {
-            match segment.flush() {
-                Err(_) if segment.is_deleted() => {}
-                flushed => self.watch(flushed)?,
-            }
-        }
-        let has_new_epochs = self.epochs_unsynced.swap(false, Ordering::AcqRel);
-        if has_new_epochs {
-            self.watch(self.place().sync_file(LEADER_EPOCHS))?;
-        }
-        let is_new = |segment: &Arc<Segment>| segment.base_offset() >= recovery_point;
-        if has_new_epochs || segments.iter().any(is_new) {
-            let directory = self.directory();
-            self.watch(self.place().sync_directory(&directory))?;
-            // A log that was never flushed may have a directory that is not on disk yet.
-            if recovery_point == 0 {
-                self.watch(self.place().sync_directory(&self.log_dir()))?;
-            }
-        }
-        self.place().volume.flush_times.observe(started.elapsed());
-        // A truncation meanwhile has lowered the recovery point after this, or is seen here.
-        let end = lock(&self.end);
-        if self.truncations.load(Ordering::Acquire) == truncations {
-            self.recovery_point
-                .fetch_max(offset.min(end.offset), Ordering::AcqRel);
-        }
-        Ok(())
-    }
-
-    /// Flushes if `flush.ms` has passed since the last time.
-    pub fn flush_if_due(&self, now_ms: i64) -> Result<(), LogError> {
-        let waited = now_ms.saturating_sub(self.last_flush_ms.load(Ordering::Relaxed));
-        if waited < self.config().flush_ms {
-            return Ok(());
-        }
-        self.last_flush_ms.store(now_ms, Ordering::Relaxed);
-        self.flush()
-    }
-
     /// Flushes the log and leaves its files as Kafka does on a clean stop: a snapshot at the end,
     /// the largest timestamp in the time index. Nothing can be appended afterwards.
     pub fn close(&self) -> Result<(), LogError> {
@@ -522,41 +455,6 @@ impl PartitionLog {
         Ok(Some(old_place))
     }
 
-    /// Has what the last process left behind on disk before anything is built on it. Else what a
-    /// recovery had cut off could come back, after a loss of power, behind what was written since.
-    pub(super) fn settle(&self) -> Result<(), StorageError> {
-        if self.is_settled.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.watch(self.active().sync_file())?;
-        self.watch(self.place().sync_directory(&self.directory()))?;
-        self.settled();
-        Ok(())
-    }
-
-    /// Notes that all files of the log were brought to disk since it was loaded.
-    pub(super) fn settled(&self) {
-        self.is_settled.store(true, Ordering::Release);
-    }
-
-    pub(super) fn set_checkpointed_recovery_point(&self, offset: Offset) {
-        self.checkpointed_recovery_point
-            .store(offset, Ordering::Release);
-    }
-
-    /// To be called before the log is cut, see [`PartitionLog::flush_below`].
-    pub(super) fn note_truncation(&self) {
-        self.truncations.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Lowers the recovery point, in the checkpoint too, to where the log was cut.
-    pub(super) fn lower_recovery_point(&self, offset: Offset) {
-        self.recovery_point.fetch_min(offset, Ordering::AcqRel);
-        if self.checkpointed_recovery_point.load(Ordering::Acquire) > offset {
-            self.volume().truncated();
-        }
-    }
-
     /// Runs `job` later on the thread of the log directory, if the log still exists then.
     pub(super) fn later(
         &self,
@@ -642,6 +540,6 @@ pub(super) fn jitter_ms(config: &TopicConfig) -> i64 {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
