@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 
 /// Pause after a request that failed. Kafka: `AlterPartitionManager`'s retry backoff.
 const RETRY_BACKOFF: Duration = Duration::from_millis(50);
-/// AlterPartition versions that name topics by id and by name.
+/// Versions of `AlterPartition` that name topics by id and by name.
 const BY_ID: i16 = 3;
 const BY_NAME: i16 = 1;
 

@@ -99,11 +99,11 @@ impl PeerNetwork for Plug {
 }
 
 impl PeerStream for Wire {
-    fn exchange<'a>(
-        &'a mut self,
+    fn exchange(
+        &mut self,
         request: Bytes,
         timeout: Duration,
-    ) -> BoxFuture<'a, Result<Bytes, PeerError>> {
+    ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
         async move {
             let reset = || PeerError::Reset(io::Error::from(ErrorKind::ConnectionReset));
             let is_same = |broker: &Arc<TestBroker>| Arc::ptr_eq(broker, &self.broker);

@@ -14,6 +14,7 @@ fn of(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a topic may lack an id")]
 fn id(number: u128) -> Option<TopicId> {
     Some(TopicId(Uuid::from_u128(number)))
 }
