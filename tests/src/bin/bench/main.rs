@@ -56,6 +56,11 @@ fn main() -> Result<()> {
             }
         }
     }
+    if quick {
+        println!(
+            "--quick: one round, a tenth of the partitions and less of the load, whatever the rows say"
+        );
+    }
     println!("{}", report.table());
     let file = target().join("bench.json");
     std::fs::write(&file, report.json()).with_context(|| file.display().to_string())?;
