@@ -1,5 +1,10 @@
 //! `__consumer_offsets` as Apache Kafka 3.9.1 left it: read, written again byte for byte, and replayed to the groups
 //! that Kafka itself described.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    reason = "a test of files that are there"
+)]
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -297,7 +297,7 @@ fn fetch_from_group(
                     match topics.last_mut() {
                         Some((last, partitions)) if ***last == **topic => partitions.push(found),
                         Some(_) | None => {
-                            topics.push((wire::TopicName(wire_text(topic)), vec![found]))
+                            topics.push((wire::TopicName(wire_text(topic)), vec![found]));
                         }
                     }
                 }

@@ -210,10 +210,11 @@ impl Members {
         let member = self.by_id.get_mut(id)?;
         member.rebalance_timeout_ms = rebalance_timeout_ms;
         member.session_timeout_ms = session_timeout_ms;
-        let old = std::mem::replace(&mut member.protocols, protocols.clone());
+        let old = std::mem::replace(&mut member.protocols, protocols);
         let waited = std::mem::replace(&mut member.join, join);
+        let new = member.protocols.clone();
         self.discount(&old);
-        self.count(&protocols);
+        self.count(&new);
         self.joining += usize::from(join.is_some());
         self.joining -= usize::from(waited.is_some());
         waited

@@ -16,7 +16,7 @@ const RULES: GroupRules = GroupRules {
     session_timeout_min_ms: 6_000,
     session_timeout_max_ms: 1_800_000,
     size_max: 4,
-    initial_rebalance_delay: Duration::from_millis(3_000),
+    initial_rebalance_delay: Duration::from_secs(3),
 };
 
 /// A group, the log that it writes to, and everybody who waits for it.
@@ -145,7 +145,7 @@ impl World {
             protocol: None,
             assignments: assignments.collect(),
         };
-        let effects = self.group.sync(sync, self.now());
+        let effects = self.group.sync(&sync, self.now());
         self.carry_out(effects);
         ticket
     }

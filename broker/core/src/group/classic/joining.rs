@@ -182,23 +182,7 @@ impl Group {
             join.session_timeout_ms,
             Some(join.ticket),
         );
-        self.answer_superseded(waited, &join.member_id, effects);
-    }
-
-    /// A member that joins twice is answered once more: Kafka forgets the first request, and lets it hang.
-    pub(super) fn answer_superseded(
-        &mut self,
-        waited: Option<Ticket>,
-        member_id: &Arc<str>,
-        effects: &mut Effects,
-    ) {
-        if let Some(ticket) = waited {
-            let failure = JoinFailure {
-                member_id: Arc::clone(member_id),
-                error: GroupError::RebalanceInProgress,
-            };
-            effects.push(Effect::AnswerJoin(ticket, Err(failure)));
-        }
+        answer_superseded(waited, &join.member_id, effects);
     }
 
     /// KIP-345: an instance that comes back takes the place that it had.
@@ -290,5 +274,16 @@ impl Group {
                 metadata: member.metadata(protocol),
             })
             .collect()
+    }
+}
+
+/// A member that joins twice is answered once more: Kafka forgets the first request, and lets it hang.
+fn answer_superseded(waited: Option<Ticket>, member_id: &Arc<str>, effects: &mut Effects) {
+    if let Some(ticket) = waited {
+        let failure = JoinFailure {
+            member_id: Arc::clone(member_id),
+            error: GroupError::RebalanceInProgress,
+        };
+        effects.push(Effect::AnswerJoin(ticket, Err(failure)));
     }
 }

@@ -15,9 +15,9 @@ use crate::time::Now;
 
 impl Group {
     /// A member asks for its part.
-    pub fn sync(&mut self, sync: Sync, now: Now) -> Effects {
+    pub fn sync(&mut self, sync: &Sync, now: Now) -> Effects {
         let answer = |result| vec![Effect::AnswerSync(sync.ticket, result)];
-        if let Err(error) = self.check_sync(&sync) {
+        if let Err(error) = self.check_sync(sync) {
             return answer(Err(error));
         }
         match self.state {

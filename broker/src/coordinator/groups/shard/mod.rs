@@ -157,7 +157,10 @@ impl Shard {
         };
         let count = groups.len();
         if self.activate(groups) {
-            let took_ms = (clock::now().monotonic - started.monotonic).as_millis() as u64;
+            let took_ms = clock::now()
+                .monotonic
+                .saturating_sub(started.monotonic)
+                .as_millis() as u64;
             tracing::info!(
                 partition = %self.partition.topic_partition,
                 leader_epoch = self.leader_epoch,
@@ -269,15 +272,15 @@ impl Shard {
     fn cell_or_new(&self, id: &str) -> Result<Arc<Cell>, GroupError> {
         match &mut *self.status() {
             Status::Loading { .. } => Err(GroupError::CoordinatorLoadInProgress),
-            Status::Active { groups } => match groups.get(id) {
-                Some(cell) => Ok(Arc::clone(cell)),
-                None => {
-                    let id = GroupId::from(id);
-                    let cell = Cell::new(Group::new(Arc::clone(&id)));
-                    groups.insert(id, Arc::clone(&cell));
-                    Ok(cell)
+            Status::Active { groups } => {
+                if let Some(cell) = groups.get(id) {
+                    return Ok(Arc::clone(cell));
                 }
-            },
+                let id = GroupId::from(id);
+                let cell = Cell::new(Group::new(Arc::clone(&id)));
+                groups.insert(id, Arc::clone(&cell));
+                Ok(cell)
+            }
             Status::Resigned => Err(GroupError::NotCoordinator),
         }
     }
@@ -337,7 +340,7 @@ impl Shard {
         let mut seat = cell.lock();
         let ticket = seat.ticket();
         seat.syncs.insert(ticket, answer);
-        let effects = seat.group.sync(Sync { ticket, ..request }, now);
+        let effects = seat.group.sync(&Sync { ticket, ..request }, now);
         self.carry_out(&cell, &mut seat, effects, now);
         Ok(receiver)
     }
@@ -398,21 +401,21 @@ impl Shard {
             self.append([key_value], Author::Coordinator, required_acks, now)
         });
         match appended {
-            Ok(appended) => match appended.settled() {
-                Some(outcome) => self.settled(seat, &record, &appended, purpose, outcome, now),
-                None => {
-                    let (shard, cell) = (Arc::clone(self), Arc::clone(cell));
-                    host::spawn(async move {
-                        let outcome = appended.settle(shard.commit_timeout()).await;
-                        let now = clock::now();
-                        let mut seat = cell.lock();
-                        let effects =
-                            shard.settled(&mut seat, &record, &appended, purpose, outcome, now);
-                        shard.carry_out(&cell, &mut seat, effects, now);
-                    });
-                    Vec::new()
+            Ok(appended) => {
+                if let Some(outcome) = appended.settled() {
+                    return self.settled(seat, &record, &appended, purpose, outcome, now);
                 }
-            },
+                let (shard, cell) = (Arc::clone(self), Arc::clone(cell));
+                host::spawn(async move {
+                    let outcome = appended.settle(shard.commit_timeout()).await;
+                    let now = clock::now();
+                    let mut seat = cell.lock();
+                    let effects =
+                        shard.settled(&mut seat, &record, &appended, purpose, outcome, now);
+                    shard.carry_out(&cell, &mut seat, effects, now);
+                });
+                Vec::new()
+            }
             Err(error) => self.failed(seat, purpose, &error, now),
         }
     }
