@@ -291,12 +291,19 @@ impl Members {
         for recorded in members {
             let id = &recorded.member_id;
             let known = before.by_id.remove(id);
+            // Whoever is here may have more protocols than the one that the record has, but that one must be the same: a
+            // log that is loaded replays generation after generation.
+            let has_recorded = |member: &Member| {
+                member.protocols.iter().any(|(name, metadata)| {
+                    Some(name) == protocol && *metadata == recorded.subscription
+                })
+            };
             let protocols = match (&known, protocol) {
-                (Some(known), _) => known.protocols.clone(),
-                (None, Some(protocol)) => {
+                (Some(known), _) if has_recorded(known) => known.protocols.clone(),
+                (_, Some(protocol)) => {
                     vec![(Arc::clone(protocol), recorded.subscription.clone())]
                 }
-                (None, None) => Vec::new(),
+                (_, None) => Vec::new(),
             };
             let new = NewMember {
                 group_instance_id: recorded.group_instance_id.clone(),
