@@ -87,6 +87,8 @@ struct Consumer<'a> {
     partition: i32,
     view: ClusterView,
     leader: Option<Leader>,
+    /// The newest leader epoch that was heard of; what is older is not believed.
+    newest_epoch: i32,
     link: Option<Link>,
     offset: i64,
 }
@@ -98,6 +100,7 @@ impl<'a> Consumer<'a> {
             partition,
             view: ClusterView::new(options.bootstrap.clone()),
             leader: None,
+            newest_epoch: -1,
             link: None,
             offset: 0,
         }
@@ -110,9 +113,14 @@ impl<'a> Consumer<'a> {
         if self.leader.is_none() {
             let partitions = self.view.partitions(&self.options.topic)?;
             let view = partitions.get(&self.partition);
-            self.leader = view.and_then(|view| view.leader.clone());
+            let newest_epoch = self.newest_epoch;
+            self.leader = view
+                .and_then(|view| view.leader.clone())
+                .filter(|leader| leader.epoch >= newest_epoch);
         }
-        Link::open(&self.leader.as_ref().context("no leader")?.address)
+        let leader = self.leader.as_ref().context("no leader")?;
+        self.newest_epoch = leader.epoch;
+        Link::open(&leader.address)
     }
 
     fn forget_leader(&mut self) {

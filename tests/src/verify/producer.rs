@@ -75,6 +75,8 @@ struct Producer<'a> {
     producer_id: i64,
     producer_epoch: i16,
     leader: Option<Leader>,
+    /// The newest leader epoch that was heard of: who tells of an older one has not heard of it yet.
+    newest_epoch: i32,
     link: Option<Link>,
 }
 
@@ -106,6 +108,7 @@ impl<'a> Producer<'a> {
             producer_id,
             producer_epoch,
             leader: None,
+            newest_epoch: -1,
             link: None,
         })
     }
@@ -203,10 +206,12 @@ impl<'a> Producer<'a> {
         };
         self.leader = partitions
             .get(&self.partition)
-            .and_then(|view| view.leader.clone());
+            .and_then(|view| view.leader.clone())
+            .filter(|leader| leader.epoch >= self.newest_epoch);
         self.link = None;
-        if self.leader.is_none() {
-            self.view.ask_elsewhere();
+        match &self.leader {
+            Some(leader) => self.newest_epoch = leader.epoch,
+            None => self.view.ask_elsewhere(),
         }
         self.leader.is_some()
     }
@@ -227,6 +232,7 @@ impl<'a> Producer<'a> {
         let Some(endpoint) = endpoint.filter(|_| current.leader_epoch > known_epoch) else {
             return false;
         };
+        self.newest_epoch = self.newest_epoch.max(current.leader_epoch);
         self.leader = Some(Leader {
             id: current.leader_id.0,
             epoch: current.leader_epoch,
