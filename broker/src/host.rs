@@ -208,8 +208,8 @@ mod tests {
             async move {
                 let inner = alive.clone();
                 spawn(async move {
-                    let _alive = inner;
                     std::future::pending::<()>().await;
+                    drop(inner);
                 });
                 std::future::pending::<()>().await;
                 drop(alive);

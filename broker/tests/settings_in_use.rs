@@ -1,6 +1,8 @@
 //! What the table of settings says about each against what the code does with it: a setting that is used is
 //! honoured, and one that nobody uses says so at the start.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

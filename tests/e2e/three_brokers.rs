@@ -93,9 +93,11 @@ impl Trio {
 struct View {
     controller: i32,
     brokers: Vec<i32>,
-    /// Topic and partition: leader, leader epoch, ISR (sorted), replicas.
-    partitions: BTreeMap<(String, i32), (i32, i32, Vec<i32>, Vec<i32>)>,
+    partitions: BTreeMap<(String, i32), Placement>,
 }
+
+/// Leader, leader epoch, ISR (sorted) and replicas of a partition.
+type Placement = (i32, i32, Vec<i32>, Vec<i32>);
 
 impl View {
     fn of(client: &mut WireClient) -> View {

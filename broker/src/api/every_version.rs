@@ -233,7 +233,6 @@ impl Subject {
         let topic = TopicAssignment {
             partitions: BTreeMap::from([(0, replicas.clone()), (1, replicas)]),
             topic_id: Some(TopicId(uuid::Uuid::from_bytes(TOPIC_ID))),
-            ..TopicAssignment::default()
         };
         let mut status = broker.controller.status();
         status.wait_for(|status| status.is_active).await.unwrap();

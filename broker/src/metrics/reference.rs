@@ -1,5 +1,5 @@
 //! What a Kafka operator's dashboards and alerts ask for, by the names that the usual rules of the JMX exporter
-//! give Kafka's MBeans (lower case, `PerSec` counted as `_total`, times in milliseconds).
+//! give Kafka's `MBeans` (lower case, `PerSec` counted as `_total`, times in milliseconds).
 
 /// Families that a broker which served a little of everything must show.
 pub(crate) const FAMILIES: &[&str] = &[
