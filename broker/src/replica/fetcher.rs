@@ -378,7 +378,8 @@ impl FetcherTask {
         match follower::remedy(error, state.leader_epoch, state.leader_epoch) {
             Remedy::AskForBounds => self.find_place(partition, state).await,
             Remedy::Stop => {
-                tracing::info!(
+                // One of them for each partition of the broker that failed: nothing for a person to read.
+                tracing::debug!(
                     partition = %topic_partition, leader_epoch = state.leader_epoch,
                     "the leader knows a newer epoch: waiting for the controller"
                 );
