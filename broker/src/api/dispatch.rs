@@ -14,7 +14,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::Request as _;
 
-use crate::metrics::{Metrics, RequestTimes};
+use crate::metrics::{Fetcher, Metrics, RequestTimes};
 
 use super::{Api, Broker, Connection, Context, MalformedRequest, Reply, Section, api_versions};
 
@@ -58,6 +58,8 @@ struct Answered {
     key: i16,
     version: i16,
     times: RequestTimes,
+    /// Who fetched, if it was a fetch.
+    fetcher: Option<Fetcher>,
 }
 
 /// Size, correlation id, and in header version 1 an empty list of tagged fields.
@@ -105,6 +107,9 @@ impl Response {
                 ..request.times
             };
             metrics.request(request.key).done(request.version, &times);
+            if let Some(fetcher) = request.fetcher {
+                metrics.fetched(fetcher, request.version, &times);
+            }
         }
     }
 
@@ -169,6 +174,7 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
         Ok(reply) => {
             let metrics = broker.metrics.request(key);
             metrics.request_bytes.add(request_bytes);
+            let fetcher = reply.fetcher();
             let mut outcome = respond(api, version, correlation_id, reply);
             match &mut outcome {
                 Outcome::Respond(response) => {
@@ -177,6 +183,7 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
                         key,
                         version,
                         times,
+                        fetcher,
                     });
                 }
                 Outcome::Silent => metrics.done(version, &times),
@@ -249,7 +256,7 @@ fn is_for_clients(key: i16) -> bool {
 fn respond(api: &Api, version: i16, correlation_id: i32, reply: Reply) -> Outcome {
     let body = match reply {
         Reply::Body(bytes) => Body::One(Section::Bytes(bytes)),
-        Reply::Sections(sections) => Body::Many(sections),
+        Reply::Fetched { sections, .. } => Body::Many(sections),
         Reply::None => return Outcome::Silent,
         Reply::Close => return Outcome::Close(CloseReason::Hangup { api: api.name }),
     };

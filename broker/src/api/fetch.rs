@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use barnabas_core::config::TargetCompression;
 use barnabas_core::ids::{BrokerId, TopicId, TopicName};
@@ -18,7 +18,7 @@ use super::fetch_encoder::{AnsweredPartition, FetchHeader, PartitionAnswer, Reco
 use super::leaders;
 use super::{Context, Reply, traffic};
 use crate::clock;
-use crate::metrics::{Fetcher, RequestTimes};
+use crate::metrics::Fetcher;
 use crate::replica::PartitionError;
 use crate::replica::fetch_session::{Answered, FetchTarget, PartitionKey};
 use crate::replica::fetch_session_cache::{PlacedTarget, SessionRequest};
@@ -45,8 +45,6 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
     if !matches!(request.isolation_level, 0 | 1) {
         return refuse_isolation(&request, context);
     }
-    let started = Instant::now();
-    let mut waited = Duration::ZERO;
     let plan = Plan::new(&request, context);
     let image = context.broker.metadata.image();
     let now = clock::now();
@@ -66,7 +64,10 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
             };
             note_errors(context, [header.error_code].into_iter());
             let nothing = std::iter::empty();
-            return Reply::Sections(encode(context.version, &header, nothing));
+            return Reply::Fetched {
+                by: plan.fetcher(),
+                sections: encode(context.version, &header, nothing),
+            };
         }
     };
     let (mut reads, unknown) = look_up(targets, &image, context);
@@ -74,16 +75,17 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
     plan.note_follower(&reads, now);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     if !wait.is_zero() && !reads.is_empty() && !pass.is_enough(&plan) {
-        let waiting = Instant::now();
         plan.wait(&mut reads, wait).await;
-        waited = waiting.elapsed();
     }
     for read in &mut reads {
         read.answer = plan.answer(read);
         if let Ok(partition) = &read.partition {
             let bytes = read.answer.records.size_in_bytes();
+            if bytes == 0 {
+                continue;
+            }
             traffic::fetched(&partition.metrics, plan.fetcher(), bytes);
-            if plan.is_follower() && bytes > 0 && partition.is_throttled_as_leader() {
+            if plan.is_follower() && partition.is_throttled_as_leader() {
                 let quota = context.broker.replicas.leader_quota();
                 quota.record(bytes, clock::now());
             }
@@ -109,17 +111,13 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
         .enumerate()
         .filter(|(place, _)| included.is_none_or(|included| included[*place]))
         .map(|(_, read)| read.encodable(by_id, &no_name));
-    let reply = Reply::Sections(encode(context.version, &header, answers.clone()));
+    let sections = encode(context.version, &header, answers.clone());
     let of_partitions = answers.map(|answered| answered.answer.error_code);
     note_errors(context, of_partitions.chain([header.error_code]));
-    let times = RequestTimes {
-        local: started.elapsed().saturating_sub(waited),
-        remote: waited,
-        response_send: Duration::ZERO,
-    };
-    let metrics = &context.broker.metrics;
-    metrics.fetched(plan.fetcher(), context.version, &times);
-    reply
+    Reply::Fetched {
+        by: plan.fetcher(),
+        sections,
+    }
 }
 
 /// Counts error codes; almost all of them are "no error".
@@ -218,11 +216,7 @@ struct Plan {
 impl Plan {
     fn new(request: &FetchRequest, context: &Context<'_>) -> Self {
         let version = context.version;
-        let replica_id = if version >= REPLICA_STATE {
-            request.replica_state.replica_id.0
-        } else {
-            request.replica_id.0
-        };
+        let replica_id = replica_id(request, version);
         let reader = if replica_id >= 0 {
             Reader::Follower {
                 id: BrokerId(replica_id),
@@ -272,10 +266,9 @@ impl Plan {
     }
 
     fn fetcher(&self) -> Fetcher {
-        if self.is_follower() {
-            Fetcher::Follower
-        } else {
-            Fetcher::Consumer
+        match self.reader {
+            Reader::Follower { .. } => Fetcher::Follower,
+            Reader::Consumer { .. } => Fetcher::Consumer,
         }
     }
 
@@ -538,7 +531,23 @@ fn refuse_isolation(request: &FetchRequest, context: &Context<'_>) -> Reply {
             answer: &answer,
         })
     });
-    Reply::Sections(encode(context.version, &header, answers))
+    Reply::Fetched {
+        by: if replica_id(request, context.version) >= 0 {
+            Fetcher::Follower
+        } else {
+            Fetcher::Consumer
+        },
+        sections: encode(context.version, &header, answers),
+    }
+}
+
+/// The follower's id; negative for consumers.
+fn replica_id(request: &FetchRequest, version: i16) -> i32 {
+    if version >= REPLICA_STATE {
+        request.replica_state.replica_id.0
+    } else {
+        request.replica_id.0
+    }
 }
 
 fn topic_name(image: &ClusterImage, id: Uuid) -> Option<TopicName> {

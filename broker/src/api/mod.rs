@@ -50,6 +50,7 @@ use kafka_protocol::messages as wire;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request};
 
 use crate::log::LogSlice;
+use crate::metrics::Fetcher;
 
 pub use context::{Broker, Connection, Context, Principal};
 pub use decode::MalformedRequest;
@@ -60,8 +61,8 @@ pub use error_counts::ErrorCodes;
 pub enum Reply {
     /// The encoded response, without its header.
     Body(Bytes),
-    /// The encoded response, without its header, in pieces that are sent one after the other.
-    Sections(Vec<Section>),
+    /// The encoded response to a fetch, without its header, in pieces that are sent one after the other.
+    Fetched { by: Fetcher, sections: Vec<Section> },
     /// No answer at all: a produce request with acks=0.
     None,
     /// Hang up without an answer.
@@ -87,6 +88,14 @@ impl Section {
 }
 
 impl Reply {
+    /// Whose fetch this answers, if it answers one.
+    fn fetcher(&self) -> Option<Fetcher> {
+        match self {
+            Self::Fetched { by, .. } => Some(*by),
+            Self::Body(_) | Self::None | Self::Close => None,
+        }
+    }
+
     /// Encodes `response`. One that sets a field which `version` lacks is a defect: it is logged and hangs up.
     pub fn message<R: Encodable>(response: &R, version: i16) -> Self {
         let mut body = BytesMut::with_capacity(response.compute_size(version).unwrap_or(0));

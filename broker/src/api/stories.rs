@@ -79,7 +79,7 @@ fn produced(reply: Reply) -> (i16, i64) {
 }
 
 fn fetched(reply: Reply, version: i16) -> FetchResponse {
-    let Reply::Sections(sections) = reply else {
+    let Reply::Fetched { sections, .. } = reply else {
         panic!("{reply:?}");
     };
     FetchResponse::decode(&mut Bytes::from(inlined(&sections)), version).unwrap()
