@@ -220,6 +220,14 @@ fn ids(ids: &[WireBrokerId]) -> Vec<BrokerId> {
     ids.iter().map(|id| BrokerId(id.0)).collect()
 }
 
+fn header(controller: WireBrokerId, controller_epoch: i32, broker_epoch: i64) -> ControlHeader {
+    ControlHeader {
+        controller_id: BrokerId(controller.0),
+        controller_epoch,
+        broker_epoch,
+    }
+}
+
 pub(crate) fn leader_and_isr_of(request: LeaderAndIsrRequest, version: i16) -> LeaderAndIsr {
     let partition =
         |topic: &TopicName, topic_id, of: &LeaderAndIsrPartitionState| LeaderAndIsrPartition {
@@ -258,11 +266,11 @@ pub(crate) fn leader_and_isr_of(request: LeaderAndIsrRequest, version: i16) -> L
             port: port(leader.port),
         });
     LeaderAndIsr {
-        header: ControlHeader {
-            controller_id: BrokerId(request.controller_id.0),
-            controller_epoch: request.controller_epoch,
-            broker_epoch: request.broker_epoch,
-        },
+        header: header(
+            request.controller_id,
+            request.controller_epoch,
+            request.broker_epoch,
+        ),
         partitions,
         live_leaders: leaders.collect(),
     }
@@ -310,11 +318,11 @@ pub(crate) fn stop_replica_of(request: &StopReplicaRequest, version: i16) -> Sto
         }
     }
     StopReplica {
-        header: ControlHeader {
-            controller_id: BrokerId(request.controller_id.0),
-            controller_epoch: request.controller_epoch,
-            broker_epoch: request.broker_epoch,
-        },
+        header: header(
+            request.controller_id,
+            request.controller_epoch,
+            request.broker_epoch,
+        ),
         partitions,
     }
 }
@@ -346,11 +354,11 @@ pub(crate) fn update_metadata_of(request: &UpdateMetadataRequest, version: i16) 
     }
     let brokers = request.live_brokers.iter();
     UpdateMetadata {
-        header: ControlHeader {
-            controller_id: BrokerId(request.controller_id.0),
-            controller_epoch: request.controller_epoch,
-            broker_epoch: request.broker_epoch,
-        },
+        header: header(
+            request.controller_id,
+            request.controller_epoch,
+            request.broker_epoch,
+        ),
         partitions: partitions.into(),
         live_brokers: brokers.map(|of| live_broker(of, version)).collect(),
     }

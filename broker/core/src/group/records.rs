@@ -176,14 +176,7 @@ impl OffsetCommit {
     }
 
     pub fn decode(value: &Bytes) -> Result<Self, GroupRecordError> {
-        let mut value = Reader::new(value);
-        let version = value.i16()?;
-        if !(0..=4).contains(&version) {
-            return Err(GroupRecordError::UnknownValueVersion(version));
-        }
-        if version >= 4 {
-            value.flexible();
-        }
+        let (version, mut value) = open_value(value)?;
         let offset = value.i64()?;
         let leader_epoch = if version >= 3 { value.i32()? } else { -1 };
         let metadata = value.string()?.into();
@@ -201,6 +194,19 @@ impl OffsetCommit {
             expire_timestamp: (expire_timestamp != NO_TIMESTAMP).then_some(expire_timestamp),
         })
     }
+}
+
+/// The version of a value, and what follows. Commits and generations have the same versions.
+fn open_value(value: &Bytes) -> Result<(i16, Reader<'_>), GroupRecordError> {
+    let mut value = Reader::new(value);
+    let version = value.i16()?;
+    if !(0..=4).contains(&version) {
+        return Err(GroupRecordError::UnknownValueVersion(version));
+    }
+    if version >= 4 {
+        value.flexible();
+    }
+    Ok((version, value))
 }
 
 impl Generation {
@@ -227,14 +233,7 @@ impl Generation {
     }
 
     pub fn decode(value: &Bytes) -> Result<Self, GroupRecordError> {
-        let mut value = Reader::new(value);
-        let version = value.i16()?;
-        if !(0..=4).contains(&version) {
-            return Err(GroupRecordError::UnknownValueVersion(version));
-        }
-        if version >= 4 {
-            value.flexible();
-        }
+        let (version, mut value) = open_value(value)?;
         let protocol_type = value.string()?.into();
         let generation_id = value.i32()?;
         let protocol = value.nullable_string()?.map(Arc::from);
