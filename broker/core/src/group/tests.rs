@@ -30,6 +30,8 @@ struct World {
     log: Vec<GroupRecord>,
     /// What the next writes come to.
     writes: Result<(), GroupError>,
+    /// Writes that are in the log and not durable yet, if they are to be held back.
+    held: Option<Vec<(i64, GroupRecord, Purpose)>>,
 }
 
 impl World {
@@ -43,6 +45,7 @@ impl World {
             syncs: BTreeMap::new(),
             log: Vec::new(),
             writes: Ok(()),
+            held: None,
         }
     }
 
@@ -71,6 +74,11 @@ impl World {
                     self.syncs.insert(ticket, result);
                 }
                 Effect::Write(record, purpose) => {
+                    if let Some(held) = &mut self.held {
+                        held.push((self.log.len() as i64, record.clone(), purpose));
+                        self.log.push(record);
+                        continue;
+                    }
                     if self.writes.is_ok() {
                         self.group.replay(&record, self.log.len() as i64);
                         self.log.push(record);
@@ -79,6 +87,17 @@ impl World {
                     self.carry_out(more);
                 }
             }
+        }
+    }
+
+    /// What was held back becomes durable, each as it is in the log but in this order.
+    fn settle(&mut self, order: &[usize]) {
+        let held = self.held.take().unwrap();
+        for place in order {
+            let (offset, record, purpose) = held[*place].clone();
+            self.group.replay(&record, offset);
+            let effects = self.group.written(purpose, Ok(()), &RULES, self.now());
+            self.carry_out(effects);
         }
     }
 
@@ -423,6 +442,63 @@ fn a_static_member_takes_its_place_again_without_a_rebalance() {
     assert_eq!(world.joined(older).leader, joined.member_id);
     assert_ne!(world.joined(older).member_id, joined.member_id);
     assert!(world.joined(older).members.is_empty());
+}
+
+/// A deployment restarts all its members at once.
+#[test]
+fn static_members_that_come_back_together_are_all_answered() {
+    for order in [[0, 1], [1, 0]] {
+        let mut world = World::new();
+        let instances = ["i1", "i2"];
+        let join = |world: &mut World, instance: &str| {
+            world.join_with(|join| join.group_instance_id = Some(instance.into()))
+        };
+        let tickets = instances.map(|instance| join(&mut world, instance));
+        world.pass(6_000);
+        let ids = tickets.map(|ticket| Arc::clone(&world.joined(ticket).member_id));
+        let leader = Arc::clone(&world.joined(tickets[0]).leader);
+        world.sync(&leader, 1, &[(&ids[0], "a"), (&ids[1], "b")]);
+        assert_eq!(world.group.state(), State::Stable);
+
+        world.held = Some(Vec::new());
+        let again = instances.map(|instance| join(&mut world, instance));
+        world.settle(&order);
+        let ids = again.map(|ticket| Arc::clone(&world.joined(ticket).member_id));
+        for id in &ids {
+            assert_eq!(world.heartbeat(id, 1), Ok(()), "{order:?}");
+        }
+        // They are watched over: one that is silent from now on goes.
+        world.pass(5_000);
+        assert_eq!(world.heartbeat(&ids[0], 1), Ok(()));
+        world.pass(5_000);
+        assert_eq!(
+            world.heartbeat(&ids[1], 1),
+            Err(GroupError::UnknownMemberId)
+        );
+    }
+}
+
+#[test]
+fn a_generation_that_becomes_durable_late_does_not_undo_a_later_one() {
+    let (mut world, old) = static_group();
+    world.held = Some(Vec::new());
+    let again = world.join_with(|join| join.group_instance_id = Some("i1".into()));
+    // A second member comes, and the group goes on to its next generation.
+    let other = world.join("");
+    world.pass(3_000);
+    let (id, generation) = {
+        let joined = world.joined(again);
+        (Arc::clone(&joined.member_id), joined.generation_id)
+    };
+    let other = Arc::clone(&world.joined(other).member_id);
+    assert_ne!(id, old);
+    assert_eq!(generation, 2);
+    world.sync(&other, 2, &[]);
+    world.sync(&id, 2, &[(&id, "a"), (&other, "b")]);
+    world.settle(&[1, 0]);
+    assert_eq!(world.group.state(), State::Stable);
+    assert_eq!(world.heartbeat(&id, 2), Ok(()));
+    assert_eq!(world.heartbeat(&other, 2), Ok(()));
 }
 
 #[test]

@@ -66,7 +66,16 @@ impl Group {
             GroupRecord::Group {
                 generation: Some(generation),
                 ..
-            } => self.replay_generation(generation),
+            } => {
+                // Two that became durable together may come in either order: the later one in the log is right.
+                if self
+                    .generation_offset
+                    .is_none_or(|last| last < record_offset)
+                {
+                    self.generation_offset = Some(record_offset);
+                    self.replay_generation(generation);
+                }
+            }
             GroupRecord::Group {
                 generation: None, ..
             } => self.state = State::Dead,
@@ -79,6 +88,12 @@ impl Group {
         match self.state {
             State::PreparingRebalance | State::Dead => return,
             State::CompletingRebalance if generation.generation_id != self.generation_id => return,
+            // KIP-345: a static member that came back waits for its record. The members here are those of the last
+            // record on its way; an earlier one does not know it yet.
+            State::Stable if self.members.joining() > 0 => {
+                self.subscribed = self.compute_subscribed();
+                return;
+            }
             State::CompletingRebalance | State::Empty | State::Stable => {}
         }
         self.members.adopt(

@@ -25,7 +25,7 @@ use bytes::Bytes;
 
 use super::members::Members;
 use super::offsets::Offsets;
-use crate::ids::{GroupId, TopicName};
+use crate::ids::{GroupId, Offset, TopicName};
 use crate::time::{Deadline, Now};
 
 pub use messages::{
@@ -57,6 +57,8 @@ pub struct Group {
     /// When the group came into its state, milliseconds since the epoch.
     state_timestamp: Option<i64>,
     generation_id: i32,
+    /// Where in the log the last generation is that was replayed.
+    generation_offset: Option<Offset>,
     protocol_type: Option<Arc<str>>,
     protocol: Option<Arc<str>>,
     members: Members,
@@ -86,6 +88,7 @@ impl Group {
             state: State::Empty,
             state_timestamp: None,
             generation_id: 0,
+            generation_offset: None,
             protocol_type: None,
             protocol: None,
             members: Members::default(),
