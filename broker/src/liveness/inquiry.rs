@@ -117,12 +117,20 @@ async fn remove(
         deletes.push(Operation::delete_if(ControllerSeat::PATH, version));
     }
     let results = options.coordination.multi(deletes).await?;
+    let mut is_removed = true;
     for result in results {
         match result {
             Ok(_) => {}
-            Err(error) if error.is_of_session() => return Err(error),
-            Err(_) => return Ok(false),
+            // Something has changed since it was read, or another operation of the transaction says what is wrong.
+            Err(
+                CoordinationError::NoNode
+                | CoordinationError::BadVersion
+                | CoordinationError::RolledBack
+                | CoordinationError::RuntimeInconsistency,
+            ) => is_removed = false,
+            // Reading again would find the same and end here again.
+            Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(is_removed)
 }

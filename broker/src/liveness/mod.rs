@@ -47,11 +47,11 @@ pub struct LivenessOptions {
 
 /// The way to tell that another broker may be dead.
 #[derive(Clone)]
-pub struct Suspicions(mpsc::Sender<BrokerId>);
+struct Suspicions(mpsc::Sender<BrokerId>);
 
 impl Suspicions {
     /// To be called when a connection to that broker ended or was refused; anything else says nothing.
-    pub fn connection_failed(&self, broker: BrokerId, error: &PeerError) {
+    fn connection_failed(&self, broker: BrokerId, error: &PeerError) {
         match error {
             // Full: there is enough to look into, and the next attempt will fail as well.
             PeerError::Refused(_) | PeerError::Reset(_) => drop(self.0.try_send(broker)),
@@ -61,13 +61,12 @@ impl Suspicions {
 }
 
 /// Starts the task that watches other brokers; `None` if it is switched off.
-pub fn start(options: LivenessOptions) -> Option<(Suspicions, JoinHandle<()>)> {
+pub fn start(options: LivenessOptions) -> Option<JoinHandle<()>> {
     let config = options.config.broker();
     if !config.barnabas_fast_failover_enable {
         return None;
     }
     let (suspicions, received) = mpsc::channel(QUEUED_SUSPICIONS);
-    let suspicions = Suspicions(suspicions);
     let positive = |number: i32| u64::try_from(number).unwrap_or(1).max(1);
     let interval = positive(config.barnabas_fast_failover_probe_interval_ms);
     let timeout = positive(config.barnabas_fast_failover_probe_timeout_ms);
@@ -82,12 +81,12 @@ pub fn start(options: LivenessOptions) -> Option<(Suspicions, JoinHandle<()>)> {
         coordination: options.zookeeper.coordination().clone(),
         controller: options.controller,
         network: options.network,
-        suspicions: suspicions.clone(),
+        suspicions: Suspicions(suspicions),
         eligible: BTreeMap::new(),
         watched: BTreeMap::new(),
         inquiries: BTreeMap::new(),
     };
-    Some((suspicions, host::spawn(task.run(received))))
+    Some(host::spawn(task.run(received)))
 }
 
 /// A task that ends with its owner.

@@ -121,7 +121,7 @@ async fn rig(fast_failover: bool) -> Rig {
         port: watch::Sender::new(Port::Open),
         dialled: Mutex::new(0),
     });
-    let (_, task) = start(LivenessOptions {
+    let task = start(LivenessOptions {
         broker_id: BrokerId(1),
         zookeeper,
         config: Arc::new(LiveConfig::new(config, BrokerId(1)).unwrap()),

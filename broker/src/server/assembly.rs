@@ -208,7 +208,7 @@ impl Assembly {
             controller: broker.controller.status(),
             network: broker.peers.clone(),
         });
-        tasks.extend(watching.map(|(_, task)| task));
+        tasks.extend(watching);
         let keeper = ReplicaKeeper::start(&replicas, &logs, &live, &zookeeper, broker_id);
         Ok(Assembled {
             broker,
