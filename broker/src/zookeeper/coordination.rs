@@ -340,12 +340,12 @@ pub trait Coordination: Send + Sync {
 
     fn session_state(&self) -> watch::Receiver<SessionState>;
 
-    /// Ends the session, which removes its ephemeral nodes at once.
     /// How long requests took, for metrics; `None` if that is not measured.
     fn request_times(&self) -> Option<Arc<Histogram>> {
         None
     }
 
+    /// Ends the session, which removes its ephemeral nodes at once.
     fn close(&self) -> BoxFuture<'static, ()>;
 }
 

@@ -111,27 +111,21 @@ impl NullDataWriter {
         operations: &[&Operation],
         answers: &mut Vec<Written>,
     ) -> Result<(), Lost> {
-        let requests: Vec<_> = operations
-            .iter()
-            .map(|operation| self.wire.encode(operation))
-            .collect();
         let mut connection = self.take_connection().await?;
-        let mut ids = Vec::with_capacity(requests.len());
         let mut frames = Vec::new();
-        for request in &requests {
-            let sent = request.as_ref().ok().map(|(code, body)| {
-                let (id, frame) = connection.frame(*code, body);
+        let mut sent = Vec::with_capacity(operations.len());
+        for operation in operations {
+            sent.push(self.wire.encode(operation).map(|(code, body)| {
+                let (id, frame) = connection.frame(code, &body);
                 frames.extend_from_slice(&frame);
                 id
-            });
-            ids.push(sent);
+            }));
         }
         connection.send(&frames).await?;
-        for ((operation, request), id) in operations.iter().zip(requests).zip(ids) {
-            let answer = match (request, id) {
-                (Err(error), _) => Err(error),
-                (Ok(_), None) => Err(CoordinationError::UnexpectedAnswer),
-                (Ok(_), Some(id)) => {
+        for (operation, sent) in operations.iter().zip(sent) {
+            let answer = match sent {
+                Err(error) => Err(error),
+                Ok(id) => {
                     let (error, answer) = connection.answer(id).await?;
                     self.wire.decode(operation, error, &answer)?
                 }
