@@ -175,11 +175,9 @@ impl FetcherTask {
 
     /// The connection to the leader, to where it is now; `None` if nobody knows where that is.
     fn client(&mut self) -> Option<&mut LeaderClient> {
-        let address = self.context.address_of(self.leader);
-        let is_current = self.client.as_ref().is_some_and(|client| {
-            client.peer().is_connected() || Some(client.peer().address()) == address.as_ref()
-        });
-        if !is_current {
+        let client = self.client.as_ref();
+        if !client.is_some_and(|client| client.peer().is_connected()) {
+            let address = self.context.address_of(self.leader);
             self.client = address.map(|address| self.context.client(address, self.number));
         }
         self.client.as_mut()
@@ -524,13 +522,19 @@ impl FetcherTask {
         } else if let Err(error) = cut {
             self.go_on(partition, state, Err(error), |_| None, now);
         } else if let Some(following) = partition.following() {
-            // Asks again with the epochs that are left.
-            self.board.lock().fetcher.follow(
-                &partition.topic_partition,
-                following.topic_id,
-                following.leader_epoch,
-                following.log,
-            );
+            // Asks again with the epochs that are left, unless the controller has named a leader since.
+            let mut content = self.board.lock();
+            let followed = content.fetcher.state(&partition.topic_partition);
+            let is_same = following.leader_epoch == state.leader_epoch
+                && followed.is_some_and(|followed| followed.leader_epoch == state.leader_epoch);
+            if is_same {
+                content.fetcher.follow(
+                    &partition.topic_partition,
+                    following.topic_id,
+                    following.leader_epoch,
+                    following.log,
+                );
+            }
         }
     }
 

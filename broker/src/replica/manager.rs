@@ -193,11 +193,6 @@ impl ReplicaManager {
         let _ = self.role_listener.set(listener);
     }
 
-    /// The way to the controller, for changes of ISRs.
-    pub fn isr_changes(&self) -> &Arc<dyn IsrChanges> {
-        &self.isr
-    }
-
     pub fn metadata(&self) -> &Arc<MetadataCache> {
         &self.neighbourhood.metadata
     }
