@@ -172,9 +172,7 @@ impl ControllerLink {
             return Route::Local;
         }
         let config = self.options.config.broker();
-        let listeners = &config.listeners;
-        let listener = listeners.control_plane.as_ref();
-        let endpoint = image.endpoint(id, listener.unwrap_or(&listeners.inter_broker));
+        let endpoint = image.endpoint(id, config.listeners.of_controller());
         endpoint.map_or(Route::Unknown, |endpoint| {
             Route::Remote(BrokerAddress {
                 id,

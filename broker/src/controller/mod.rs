@@ -56,9 +56,8 @@ pub trait ControlTarget: Send + Sync {
 
 /// Gives access to the brokers other than this one.
 pub trait RemoteTargets: Send + Sync {
-    /// A way to the broker in this registration of it. Requests that fail are to be repeated until the target is
-    /// dropped.
-    fn connect(&self, broker: &LiveBroker, broker_epoch: BrokerEpoch) -> Arc<dyn ControlTarget>;
+    /// A way to the broker. Requests that fail are to be repeated until the target is dropped.
+    fn connect(&self, broker: &LiveBroker) -> Arc<dyn ControlTarget>;
 }
 
 /// What the controller needs of its broker.
@@ -271,6 +270,7 @@ fn settings(broker_id: BrokerId, config: &BrokerConfig) -> Settings {
     Settings {
         broker_id,
         inter_broker_listener: listeners.inter_broker.clone(),
+        control_listener: listeners.of_controller().clone(),
         delete_topic_enable: config.delete_topic_enable,
         unclean_leader_election_enable: config.unclean_leader_election_enable,
         auto_leader_rebalance_enable: config.auto_leader_rebalance_enable,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barnabas_core::control::{BrokerAddress, ControlOutcome, ControlRequest, LiveBroker};
-use barnabas_core::ids::{BrokerEpoch, BrokerId};
+use barnabas_core::ids::BrokerId;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::sync::Mutex;
@@ -41,11 +41,9 @@ impl NetworkTargets {
 }
 
 impl RemoteTargets for NetworkTargets {
-    fn connect(&self, broker: &LiveBroker, _epoch: BrokerEpoch) -> Arc<dyn ControlTarget> {
+    fn connect(&self, broker: &LiveBroker) -> Arc<dyn ControlTarget> {
         let config = self.config.broker();
-        let listeners = &config.listeners;
-        let listener = listeners.control_plane.as_ref();
-        let listener = listener.unwrap_or(&listeners.inter_broker);
+        let listener = config.listeners.of_controller();
         let Some(endpoint) = broker.endpoint(listener) else {
             tracing::error!(broker = %broker.id, listener, "a broker cannot be told anything: it lacks the listener");
             return Arc::new(Unreachable);
@@ -202,7 +200,7 @@ mod tests {
             endpoints: vec![endpoint("CLIENTS", 9092), endpoint("CONTROL", 9091)],
             rack: None,
         };
-        (network, targets.connect(&broker, 7))
+        (network, targets.connect(&broker))
     }
 
     fn request() -> ControlRequest {

@@ -314,14 +314,15 @@ impl ControllerTask {
             Effect::WriteTogether(writes) => {
                 self.pending = Some(operations::write_together(&self.coordination, writes));
             }
+            // The epoch goes with each request.
             Effect::OpenChannel {
                 broker,
-                broker_epoch,
-            } => self.open_channel(&broker, broker_epoch),
+                broker_epoch: _,
+            } => self.open_channel(&broker),
             Effect::MoveChannel { broker } => {
                 // The local broker is where it was; a remote one is reached at its new address.
                 if broker.id != self.options.registration.id {
-                    self.open_channel(&broker, -1);
+                    self.open_channel(&broker);
                 }
             }
             Effect::CloseChannel { broker } => {
@@ -351,11 +352,11 @@ impl ControllerTask {
         }
     }
 
-    fn open_channel(&mut self, broker: &LiveBroker, broker_epoch: BrokerEpoch) {
+    fn open_channel(&mut self, broker: &LiveBroker) {
         let target = if broker.id == self.options.registration.id {
             self.options.target.clone()
         } else if let Some(remote) = &self.options.remote {
-            remote.connect(broker, broker_epoch)
+            remote.connect(broker)
         } else {
             tracing::warn!(broker = %broker.id, "other brokers cannot be reached yet");
             return;

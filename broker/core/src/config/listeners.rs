@@ -36,6 +36,11 @@ pub fn security_protocol(name: &str) -> Option<SecurityProtocol> {
 }
 
 impl Listeners {
+    /// The listener on which brokers and the controller talk.
+    pub fn of_controller(&self) -> &String {
+        self.control_plane.as_ref().unwrap_or(&self.inter_broker)
+    }
+
     pub(super) fn parse(values: &Values<'_>) -> Result<Self, ConfigError> {
         let protocols = protocol_map(values)?;
         let listeners: String = values.get("listeners")?;

@@ -226,7 +226,7 @@ impl Controller {
         if known.broker == registered.broker {
             return;
         }
-        let listener = &self.settings.inter_broker_listener;
+        let listener = &self.settings.control_listener;
         let has_moved = known.broker.endpoint(listener) != registered.broker.endpoint(listener);
         known.broker = registered.broker;
         if has_moved {

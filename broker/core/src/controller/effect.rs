@@ -30,7 +30,7 @@ pub enum Effect {
     Write(Vec<Write>),
     /// Writes of which all or none happen. Answered by [`WriteCompleted`](super::Event::WriteCompleted).
     WriteTogether(Vec<Write>),
-    /// Begin to send to a broker (in this registration of it), at its inter-broker listener.
+    /// Begin to send to a broker (in this registration of it), at its listener for the controller.
     OpenChannel {
         broker: LiveBroker,
         broker_epoch: BrokerEpoch,

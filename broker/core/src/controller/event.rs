@@ -155,6 +155,8 @@ pub struct Settings {
     pub broker_id: BrokerId,
     /// `inter.broker.listener.name`, or the listener that stands for it; upper case.
     pub inter_broker_listener: String,
+    /// `control.plane.listener.name`, or else the inter-broker listener: where the controller reaches brokers.
+    pub control_listener: String,
     /// `delete.topic.enable`
     pub delete_topic_enable: bool,
     /// `unclean.leader.election.enable` of the broker, for topics that do not say.

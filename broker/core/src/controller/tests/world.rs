@@ -53,6 +53,7 @@ pub(super) fn settings(broker_id: i32) -> Settings {
     Settings {
         broker_id: BrokerId(broker_id),
         inter_broker_listener: "PLAINTEXT".to_owned(),
+        control_listener: "PLAINTEXT".to_owned(),
         delete_topic_enable: true,
         unclean_leader_election_enable: false,
         auto_leader_rebalance_enable: true,
