@@ -94,6 +94,14 @@ async fn a_broker_starts_serves_and_leaves_no_trace_but_its_files() {
     );
     let mut rest = vec![0; size as usize - 6];
     stream.read_exact(&mut rest).await.unwrap();
+    // A request is counted when its answer has been sent, which is before the next one of the connection is served.
+    let next = [0, 0, 0, 10, 0, 18, 0, 1, 0, 0, 0, 8, 255, 255];
+    stream.write_all(&next).await.unwrap();
+    let size = stream.read_i32().await.unwrap();
+    stream
+        .read_exact(&mut vec![0; size as usize])
+        .await
+        .unwrap();
 
     assert!(get(&running, "/healthz").await.ends_with("ok\n"));
     assert!(get(&running, "/readyz").await.ends_with("ready\n"));
