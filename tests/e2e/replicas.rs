@@ -13,19 +13,6 @@ const TOPIC: &str = "rep";
 const PARTITIONS: i32 = 3;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The bytes of all segments of a partition, in order.
-fn bytes_of(log_dir: &Path, partition: i32) -> Vec<u8> {
-    let directory = log_dir.join(format!("{TOPIC}-{partition}"));
-    let mut segments: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
-    segments.sort();
-    let read = segments.iter().map(|path| std::fs::read(path).unwrap());
-    read.collect::<Vec<_>>().concat()
-}
-
 /// The lines of the epoch checkpoint whose epochs have records. An epoch without any is known to its leader
 /// only.
 fn epochs_of(log_dir: &Path, partition: i32, bytes: &[u8]) -> Vec<String> {
@@ -47,7 +34,7 @@ fn are_equal(cluster: &Cluster) -> bool {
         let all: Vec<Vec<u8>> = cluster
             .ids()
             .into_iter()
-            .map(|id| bytes_of(&cluster.log_dir(id), partition))
+            .map(|id| cluster.segments(id, TOPIC, partition).unwrap())
             .collect();
         all.iter().all(|bytes| *bytes == all[0])
     })
@@ -78,7 +65,7 @@ fn killed_leaders_come_back_with_the_same_bytes() {
     for partition in 0..PARTITIONS {
         let of = |id: i32| {
             let log_dir = cluster.log_dir(id);
-            let bytes = bytes_of(&log_dir, partition);
+            let bytes = cluster.segments(id, TOPIC, partition).unwrap();
             epochs_of(&log_dir, partition, &bytes)
         };
         let first = of(ids[0]);

@@ -23,12 +23,7 @@ fn gap(choose: impl Fn(&Cluster) -> i32, end: impl Fn(&mut Cluster, i32)) -> Dur
     end(&mut cluster, chosen);
     let story = verifier.wait_for_progress(50, PATIENCE);
     let gap = verifier.longest_gap(began);
-    if std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
-        for id in cluster.ids().into_iter().filter(|id| *id != chosen) {
-            eprintln!("--- broker {id}\n{}", cluster.broker(id).log());
-        }
-    }
-    settle(verifier, story);
+    settle(&cluster, verifier, story);
     gap
 }
 

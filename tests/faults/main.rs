@@ -19,6 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Of the producers, where nothing is ever silent: as by default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const TOPIC: &str = "verified";
+const ALL: [i32; 3] = [1, 2, 3];
+/// Batches that prove that a partition works.
+const PROGRESS: usize = 10;
+
+fn all_in_sync(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.view().wait_for_isr(TOPIC, &ALL, PATIENCE)
+}
 
 /// A cluster has half a dozen processes: one at a time, so that the machine's load does not decide.
 fn alone() -> MutexGuard<'static, ()> {
@@ -33,13 +40,26 @@ fn rounds() -> usize {
 }
 
 /// Ends a run; if a thread of the verifier had ended before, its error is the one worth reading.
-fn settle(verifier: Verifier, story: anyhow::Result<()>) {
-    let verified = verifier.stop();
-    match (story, verified) {
-        (Ok(()), Ok(verified)) => eprintln!("{verified:?}"),
-        (Err(story), Ok(_)) => panic!("{story:#}"),
-        (Ok(()), Err(error)) => panic!("{error:#}"),
-        (Err(story), Err(error)) => panic!("{error:#}; before that: {story:#}"),
+fn settle(cluster: &Cluster, verifier: Verifier, story: anyhow::Result<()>) {
+    let problem = match (story, verifier.stop()) {
+        (Ok(()), Ok(verified)) => {
+            eprintln!("{verified:?}");
+            return;
+        }
+        (Err(story), Ok(_)) => format!("{story:#}"),
+        (Ok(()), Err(error)) => format!("{error:#}"),
+        (Err(story), Err(error)) => format!("{error:#}; before that: {story:#}"),
+    };
+    show_logs(cluster);
+    panic!("{problem}");
+}
+
+/// For those who look for what went wrong.
+fn show_logs(cluster: &Cluster) {
+    if std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
+        for id in cluster.ids() {
+            eprintln!("--- broker {id}\n{}", cluster.log(id));
+        }
     }
 }
 

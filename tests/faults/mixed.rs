@@ -1,11 +1,9 @@
 //! One cluster of Apache Kafka 3.9.1 and ours: who leads, who follows and who controls is on either side.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use barnabas_tests::broker::BrokerKind::{Barnabas, Kafka};
 use barnabas_tests::cluster::{Cluster, ClusterOptions};
-use barnabas_tests::verify::{TopicPlan, create_topic};
+use barnabas_tests::verify::{TopicPlan, Verifier, create_topic};
 use barnabas_tests::wire::WireClient;
 use kafka_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
@@ -14,11 +12,11 @@ use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, BrokerId, Top
 use kafka_protocol::protocol::StrBytes;
 use rustix::process::Signal;
 
-use super::{PATIENCE, REQUEST_TIMEOUT, TOPIC, alone, settle, verifier};
+use super::{
+    ALL, PATIENCE, PROGRESS, REQUEST_TIMEOUT, TOPIC, all_in_sync, alone, settle, verifier,
+};
 
 const PARTITIONS: i32 = 3;
-const ALL: [i32; 3] = [1, 2, 3];
-const PROGRESS: usize = 10;
 const MOVED: &str = "moved";
 
 fn options(options: ClusterOptions) -> ClusterOptions {
@@ -27,10 +25,6 @@ fn options(options: ClusterOptions) -> ClusterOptions {
         .with("replica.lag.time.max.ms", 3000)
         .with("auto.leader.rebalance.enable", false)
         .with("log.segment.bytes", 256 * 1024)
-}
-
-fn all_in_sync(cluster: &Cluster) -> Result<()> {
-    cluster.view().wait_for_isr(TOPIC, &ALL, PATIENCE)
 }
 
 /// Stops controllers until one of these brokers is it.
@@ -77,28 +71,11 @@ fn move_to(cluster: &Cluster, id: i32) -> Result<()> {
 fn logs_are_equal(cluster: &Cluster) -> Result<()> {
     all_in_sync(cluster)?;
     for partition in 0..PARTITIONS {
-        let segments = |id: i32| -> Result<Vec<(String, Vec<u8>)>> {
-            let directory = cluster.log_dir(id).join(format!("{TOPIC}-{partition}"));
-            let mut segments = Vec::new();
-            for entry in fs::read_dir(&directory).context(format!("{}", directory.display()))? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "log") {
-                    let name = path.file_name().unwrap_or_default().to_string_lossy();
-                    segments.push((name.into_owned(), fs::read(&path)?));
-                }
-            }
-            segments.sort();
-            Ok(segments)
-        };
-        let all = |id: i32| -> Result<Vec<u8>> {
-            let segments = segments(id)?.into_iter();
-            Ok(segments.flat_map(|(_, bytes)| bytes).collect())
-        };
         // Replicas may roll segments at different offsets: Kafka does so by time and size of each.
-        let first = all(1)?;
+        let first = cluster.segments(1, TOPIC, partition)?;
         ensure!(!first.is_empty(), "partition {partition} is empty");
         for id in [2, 3] {
-            let other = all(id)?;
+            let other = cluster.segments(id, TOPIC, partition)?;
             let same = first.iter().zip(&other).take_while(|(a, b)| a == b).count();
             ensure!(
                 first == other,
@@ -111,19 +88,22 @@ fn logs_are_equal(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn show_logs(cluster: &Cluster, story: &Result<()>) {
-    if story.is_err() && std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
-        for id in ALL {
-            eprintln!("--- broker {id}\n{}", cluster.log(id));
-        }
-    }
+/// `kill -9`, and a new start once the others have noticed.
+fn kill_and_start(cluster: &mut Cluster, verifier: &Verifier, id: i32) -> Result<()> {
+    cluster.kill(id);
+    verifier.wait_for_progress(PROGRESS, PATIENCE)?;
+    let mut others = cluster.view_without(id);
+    others.wait_for(TOPIC, PATIENCE, |partitions| {
+        partitions.values().all(|view| !view.isr.contains(&id))
+    })?;
+    // Apache Kafka does not start while its old session lives.
+    cluster.wait_until_unregistered(id, PATIENCE)?;
+    cluster.start_broker(id)?;
+    all_in_sync(cluster)
 }
 
 /// Kills, freezes, moves: with the controller that there is.
-fn hurt_everybody(
-    cluster: &mut Cluster,
-    verifier: &barnabas_tests::verify::Verifier,
-) -> Result<()> {
+fn hurt_everybody(cluster: &mut Cluster, verifier: &Verifier) -> Result<()> {
     move_to(cluster, 3)?;
     move_to(cluster, 1)?;
     for id in [3, 1] {
@@ -140,16 +120,7 @@ fn hurt_everybody(
     let controller = cluster.controller()?;
     for id in [3, if controller == 1 { 2 } else { 1 }] {
         if id != controller {
-            cluster.kill(id);
-            verifier.wait_for_progress(PROGRESS, PATIENCE)?;
-            // Apache Kafka does not start while its old session lives.
-            cluster
-                .view_without(id)
-                .wait_for(TOPIC, PATIENCE, |partitions| {
-                    partitions.values().all(|view| !view.isr.contains(&id))
-                })?;
-            cluster.start_broker(id)?;
-            all_in_sync(cluster)?;
+            kill_and_start(cluster, verifier, id)?;
         }
     }
     verifier.wait_for_progress(PROGRESS, PATIENCE)
@@ -175,22 +146,12 @@ fn two_kafkas_and_one_of_ours_are_one_cluster() {
         // The controllers themselves, one of each.
         for _ in 0..2 {
             let controller = cluster.controller()?;
-            cluster.kill(controller);
-            verifier.wait_for_progress(PROGRESS, PATIENCE)?;
-            let mut others = cluster.view_without(controller);
-            others.wait_for(TOPIC, PATIENCE, |partitions| {
-                partitions
-                    .values()
-                    .all(|view| !view.isr.contains(&controller))
-            })?;
-            cluster.start_broker(controller)?;
-            all_in_sync(&cluster)?;
+            kill_and_start(&mut cluster, &verifier, controller)?;
         }
         verifier.wait_for_progress(PROGRESS, PATIENCE)
     };
     let story = story();
-    show_logs(&cluster, &story);
-    settle(verifier, story);
+    settle(&cluster, verifier, story);
     logs_are_equal(&cluster).unwrap();
 }
 
@@ -213,7 +174,6 @@ fn a_kafka_cluster_is_replaced_broker_by_broker_and_back() {
         Ok(())
     };
     let story = story();
-    show_logs(&cluster, &story);
-    settle(verifier, story);
+    settle(&cluster, verifier, story);
     logs_are_equal(&cluster).unwrap();
 }

@@ -9,12 +9,9 @@ use barnabas_tests::verify::Verifier;
 use barnabas_tests::wait;
 use rustix::process::Signal;
 
-use super::{PATIENCE, TOPIC, alone, rounds, settle, verifier};
+use super::{ALL, PATIENCE, PROGRESS, TOPIC, all_in_sync, alone, rounds, settle, verifier};
 
 const PARTITIONS: i32 = 3;
-const ALL: [i32; 3] = [1, 2, 3];
-/// Batches that prove that a partition works.
-const PROGRESS: usize = 10;
 /// What a producer waits for an answer from a broker that is cut off.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -32,26 +29,12 @@ fn story(story: impl FnOnce(&mut Cluster, &Verifier) -> Result<()> + Send) {
         let verifier = verifier(cluster, PARTITIONS, REQUEST_TIMEOUT);
         let outcome = story(cluster, &verifier);
         if outcome.is_err() {
-            show_logs(cluster);
             // What is cut stays unreadable.
             let _ = cluster.heal();
         }
-        settle(verifier, outcome);
+        settle(cluster, verifier, outcome);
     })
     .unwrap();
-}
-
-/// For those who look for what went wrong.
-fn show_logs(cluster: &mut Cluster) {
-    if std::env::var_os("BARNABAS_SHOW_LOGS").is_some() {
-        for id in cluster.ids() {
-            eprintln!("--- broker {id}\n{}", cluster.log(id));
-        }
-    }
-}
-
-fn all_in_sync(cluster: &Cluster) -> Result<()> {
-    cluster.view().wait_for_isr(TOPIC, &ALL, PATIENCE)
 }
 
 /// The partitions that other brokers lead.
@@ -129,8 +112,8 @@ fn a_broker_without_zookeeper_is_replaced() {
         verifier.wait_for_progress(PROGRESS, PATIENCE)?;
         let mut view = cluster.view_without(leader);
         view.wait_for(TOPIC, PATIENCE, |partitions| {
-            let mut leaders = partitions.values().filter_map(|view| view.leader.as_ref());
-            leaders.all(|found| found.id != leader)
+            let mut leaders = partitions.values().map(|view| view.leader.as_ref());
+            leaders.all(|found| found.is_some_and(|found| found.id != leader))
         })?;
         verifier.wait_for_progress(PROGRESS, PATIENCE)?;
         heal(cluster, verifier)?;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::Signal;
@@ -248,6 +249,29 @@ impl Cluster {
     /// `kill -9`.
     pub fn kill(&mut self, id: i32) {
         self.node(id).broker = None;
+    }
+
+    /// Waits until the session of a killed broker has ended.
+    pub fn wait_until_unregistered(&self, id: i32, patience: Duration) -> Result<()> {
+        let path = format!("/brokers/ids/{id}");
+        self.zookeeper.wait_until_gone(&path, patience)
+    }
+
+    /// The bytes of all segments of a replica, in order.
+    pub fn segments(&self, id: i32, topic: &str, partition: i32) -> Result<Vec<u8>> {
+        let directory = self.log_dir(id).join(format!("{topic}-{partition}"));
+        let entries =
+            std::fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
+        let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+        let mut paths = paths?;
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        paths.sort();
+        let mut bytes = Vec::new();
+        for path in paths {
+            let segment = std::fs::read(&path).with_context(|| path.display().to_string())?;
+            bytes.extend(segment);
+        }
+        Ok(bytes)
     }
 
     /// SIGTERM, and waits for a clean end.

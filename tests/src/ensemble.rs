@@ -104,15 +104,6 @@ impl Ensemble {
         Ok(())
     }
 
-    /// How many there are, running or not.
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
-    }
-
     /// What a broker's `zookeeper.connect` is set to.
     pub fn connect(&self) -> String {
         let members = self.members.iter();
@@ -148,16 +139,21 @@ impl Ensemble {
         self.members[number].process = None;
     }
 
-    /// The process of a server that runs.
-    pub fn process(&self, number: usize) -> Option<&ServerProcess> {
-        self.members[number].process.as_ref()
-    }
-
     /// The server that leads the others; waits for one.
     pub fn leader(&self) -> Result<usize> {
         let leads = |member: &Member| mode(member.client).is_some_and(|mode| mode != "follower");
         let found = wait::until(START_PATIENCE, || self.members.iter().position(leads));
         found.context("no ZooKeeper server leads")
+    }
+
+    /// Waits until no session holds this ephemeral znode.
+    pub fn wait_until_gone(&self, path: &str, patience: Duration) -> Result<()> {
+        let server = self.members[self.leader()?].client;
+        let is_gone = || {
+            let dump = ask(server, "dump").ok()?;
+            (!dump.lines().any(|line| line.trim() == path)).then_some(())
+        };
+        wait::until(patience, is_gone).with_context(|| format!("{path} is still there"))
     }
 }
 

@@ -135,14 +135,6 @@ impl Verifier {
         }
     }
 
-    /// Batches acknowledged so far.
-    pub fn acknowledged(&self) -> usize {
-        let journals = self.journals.iter();
-        journals
-            .map(|journal| lock(&journal.acknowledged).len())
-            .sum()
-    }
-
     /// Waits until every partition has acknowledged `batches` more batches than now.
     pub fn wait_for_progress(&self, batches: usize, patience: Duration) -> Result<()> {
         let all: Vec<i32> = (0..self.options.partitions).collect();
