@@ -1,0 +1,1 @@
+//! The operator as a library: what its binary and its tests share.

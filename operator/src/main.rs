@@ -1,0 +1,3 @@
+//! `barnabas-operator`: see `--help`.
+
+fn main() {}
