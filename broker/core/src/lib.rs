@@ -17,6 +17,7 @@
 //! | [`group`] | one consumer group on its coordinator |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
+//! | [`transaction`] | one transactional id on its coordinator |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
 pub mod balance;
@@ -31,4 +32,5 @@ pub mod metadata;
 pub mod partition;
 pub mod records;
 pub mod time;
+pub mod transaction;
 pub mod znodes;

@@ -12,6 +12,7 @@ use barnabas_core::partition::PartitionError;
 use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::records::legacy::DownConversionError;
 use barnabas_core::records::validate::ProduceRejection;
+use barnabas_core::transaction::TransactionError;
 pub use kafka_protocol::ResponseError;
 
 /// Errors of Kafka 3.9 that the protocol crate does not name.
@@ -395,6 +396,25 @@ impl ToErrorCode for GroupError {
             Self::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
             Self::InvalidCommitOffsetSize => ResponseError::InvalidCommitOffsetSize,
             Self::RequestTimedOut => ResponseError::RequestTimedOut,
+            Self::UnknownServerError => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for TransactionError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::InvalidRequest => ResponseError::InvalidRequest,
+            Self::InvalidTimeout => ResponseError::InvalidTransactionTimeout,
+            Self::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+            Self::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+            Self::NotCoordinator => ResponseError::NotCoordinator,
+            Self::InvalidProducerIdMapping => ResponseError::InvalidProducerIdMapping,
+            Self::ProducerFenced => ResponseError::ProducerFenced,
+            Self::ConcurrentTransactions => ResponseError::ConcurrentTransactions,
+            Self::InvalidState => ResponseError::InvalidTxnState,
+            Self::NotInTransaction => TRANSACTION_ABORTABLE,
+            Self::NotFound => ResponseError::TransactionalIdNotFound,
             Self::UnknownServerError => ResponseError::UnknownServerError,
         }
     }

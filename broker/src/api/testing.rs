@@ -23,7 +23,7 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
 };
-use crate::coordinator::GroupCoordinator;
+use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
 use crate::files::Files;
 use crate::files::memory::Memory;
 use crate::log::{LogDirsOptions, LogManager};
@@ -137,6 +137,7 @@ impl TestBroker {
             broker_id,
             cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
             groups: GroupCoordinator::new(live.clone()),
+            transactions: TransactionCoordinator::new(&live),
             config: live,
             metadata,
             metrics,

@@ -3,12 +3,14 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`groups`] | consumer groups and their offsets, in `__consumer_offsets` |
+//! | [`transactions`] | transactional ids, in `__transaction_state` |
 //! | [`appending`] | writing a coordinator's records and waiting until they are safe |
 //! | [`reading`] | walking over the log of an internal topic |
 
 pub mod appending;
 pub mod groups;
 pub mod reading;
+pub mod transactions;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use barnabas_core::ids::{LeaderEpoch, TopicPartition};
 use crate::replica::{Partition, RoleListener};
 
 pub use groups::GroupCoordinator;
+pub use transactions::TransactionCoordinator;
 
 /// Where committed offsets and groups are kept.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

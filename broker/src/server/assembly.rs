@@ -20,7 +20,7 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
-use crate::coordinator::{Coordinators, GroupCoordinator, OFFSETS_TOPIC};
+use crate::coordinator::{Coordinators, GroupCoordinator, OFFSETS_TOPIC, TransactionCoordinator};
 use crate::files::Files;
 use crate::liveness::{self, LivenessOptions};
 use crate::log::{LogDirsOptions, LogManager, MetaProperties};
@@ -195,6 +195,7 @@ impl Assembly {
             peers,
             metadata,
             groups,
+            transactions: TransactionCoordinator::new(&live),
         });
         let mut tasks = vec![
             host::spawn(config_listener.run()),
