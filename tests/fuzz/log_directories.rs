@@ -48,6 +48,7 @@ static SEED: LazyLock<Content> = LazyLock::new(|| {
                 commit: at % 2 == 0,
                 coordinator_epoch: 0,
                 timestamp_ms: 2000,
+                is_log_append_time: false,
                 leader_epoch: -1,
             });
             let marker = PreparedBatch::from_own(marker).unwrap();

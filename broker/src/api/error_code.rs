@@ -25,6 +25,7 @@ use super::configs::DescribeConfigsError;
 use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
 use super::produce::ProduceError;
+use crate::coordinator::markers::MarkerError;
 use crate::log::{AppendError, LogError};
 use crate::producer_ids::ProducerIdError;
 use crate::replica::fetch_session_cache::FetchSessionError;
@@ -144,6 +145,18 @@ impl ToErrorCode for ProducerError {
             Self::TransactionCoordinatorFenced { .. } => {
                 ResponseError::TransactionCoordinatorFenced
             }
+        }
+    }
+}
+
+impl ToErrorCode for MarkerError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Partition(error) => error.to_response_error(),
+            Self::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
+            Self::CoordinatorFenced => ResponseError::TransactionCoordinatorFenced,
+            Self::UnsupportedForMessageFormat => ResponseError::UnsupportedForMessageFormat,
+            Self::Unexpected => ResponseError::UnknownServerError,
         }
     }
 }

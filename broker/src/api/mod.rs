@@ -32,6 +32,7 @@ pub mod producer_ids;
 pub mod reassignment;
 pub mod topics;
 mod traffic;
+pub mod txn_markers;
 
 #[cfg(test)]
 mod every_version;
@@ -239,6 +240,7 @@ api_table! {
     DeleteRecords(DeleteRecordsRequest) 0..=2 => offsets::delete_records,
     InitProducerId(InitProducerIdRequest) 0..=5 => producer_ids::init_producer_id,
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 0..=4 => offsets::offset_for_leader_epoch,
+    WriteTxnMarkers(WriteTxnMarkersRequest) 0..=1 => txn_markers::write_markers,
     DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,
     AlterConfigs(AlterConfigsRequest) 0..=2 => alter_configs::alter_configs,
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => alter_configs::incremental_alter_configs,

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::testing::TestBroker;
 
-/// Produce, Fetch, `ListOffsets`, `DeleteRecords`, `OffsetForLeaderEpoch`, `DescribeProducers`.
-const KEYS: [i64; 6] = [0, 1, 2, 21, 23, 61];
+/// Produce, Fetch, `ListOffsets`, `DeleteRecords`, `OffsetForLeaderEpoch`, `WriteTxnMarkers`, `DescribeProducers`.
+const KEYS: [i64; 7] = [0, 1, 2, 21, 23, 27, 61];
 
 fn recording() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/wire/sweep.json.gz");

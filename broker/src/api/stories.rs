@@ -282,6 +282,7 @@ fn readers_of_committed_data_stop_at_an_open_transaction() {
         commit: false,
         coordinator_epoch: 0,
         timestamp_ms: 1_700_000_000_001,
+        is_log_append_time: false,
         leader_epoch: -1,
     });
     let partition = broker.broker.replicas.partition("t", 0).unwrap();
@@ -320,6 +321,7 @@ fn readers_of_committed_data_learn_of_the_aborts_in_what_they_read() {
             commit: false,
             coordinator_epoch: 0,
             timestamp_ms: 1_700_000_000_001,
+            is_log_append_time: false,
             leader_epoch: -1,
         });
         let partition = broker.broker.replicas.partition("t", 0).unwrap();

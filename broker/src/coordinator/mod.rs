@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`groups`] | consumer groups and their offsets, in `__consumer_offsets` |
 //! | [`transactions`] | transactional ids, in `__transaction_state` |
+//! | [`markers`] | the ends of transactions, in the partitions of this broker |
 //! | [`appending`] | writing a coordinator's records and waiting until they are safe |
 //! | [`reading`] | walking over the log of an internal topic |
 
 pub mod appending;
 pub mod groups;
+pub mod markers;
 pub mod reading;
 pub mod transactions;
 

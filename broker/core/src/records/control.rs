@@ -65,6 +65,8 @@ pub struct EndTransactionMarker {
     pub commit: bool,
     pub coordinator_epoch: i32,
     pub timestamp_ms: i64,
+    /// Whether the topic keeps the time of the append.
+    pub is_log_append_time: bool,
     /// -1 if the log sets it.
     pub leader_epoch: i32,
 }
@@ -80,6 +82,9 @@ pub fn end_transaction_marker(marker: &EndTransactionMarker) -> Bytes {
         )
         .transactional()
         .control();
+    if marker.is_log_append_time {
+        builder = builder.log_append_time(marker.timestamp_ms);
+    }
     let key = [0, 0, 0, u8::from(marker.commit)];
     let mut value = [0; 6];
     value[2..].copy_from_slice(&marker.coordinator_epoch.to_be_bytes());
@@ -100,6 +105,7 @@ mod tests {
                 commit,
                 coordinator_epoch: 9,
                 timestamp_ms: 77,
+                is_log_append_time: false,
                 leader_epoch: 3,
             });
             let header = BatchHeader::parse(&batch).unwrap();

@@ -260,6 +260,7 @@ fn attributes_and_producers() {
         commit: true,
         coordinator_epoch: 0,
         timestamp_ms: NOW,
+        is_log_append_time: false,
         leader_epoch: -1,
     });
     check(53, ask(marker.clone()));
