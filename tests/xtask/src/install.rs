@@ -78,7 +78,8 @@ pub(crate) fn for_tests() -> Result<()> {
     python()?;
     node()?;
     go()?;
-    rust()
+    rust()?;
+    crate::kubernetes::install()
 }
 
 /// Brings `cargo deny`, unless it is there.
@@ -227,7 +228,7 @@ fn rust() -> Result<()> {
 }
 
 /// Makes `directory` by `make`, unless its stamp says that it was made from the same things.
-fn part(
+pub(crate) fn part(
     name: &str,
     directory: &Path,
     made_from: &str,
@@ -244,7 +245,7 @@ fn part(
 }
 
 /// The text of all files below `directory`, in a fixed order.
-fn contents(directory: &Path) -> Result<String> {
+pub(crate) fn contents(directory: &Path) -> Result<String> {
     files_below(directory)?
         .iter()
         .map(|file| read(file))

@@ -8,6 +8,7 @@ mod arguments;
 mod bench;
 mod fuzz;
 mod install;
+mod kubernetes;
 mod lint;
 mod processes;
 mod run;
