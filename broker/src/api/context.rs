@@ -8,7 +8,7 @@ use barnabas_core::ids::BrokerId;
 
 use crate::config::LiveConfig;
 use crate::controller::{ControllerHandle, ControllerLink};
-use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
+use crate::coordinator::{GroupCoordinator, TransactionCoordinator, TransactionVerifier};
 use crate::log::LogManager;
 use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
@@ -39,6 +39,7 @@ pub struct Broker {
     pub topics: Arc<TopicAdmin>,
     pub producer_ids: Arc<ProducerIdManager>,
     pub groups: Arc<GroupCoordinator>,
+    pub verifier: Arc<TransactionVerifier>,
     pub transactions: Arc<TransactionCoordinator>,
 }
 

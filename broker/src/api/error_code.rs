@@ -101,6 +101,7 @@ impl ToErrorCode for ProduceError {
             Self::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks,
             Self::InternalTopic => ResponseError::InvalidTopicException,
             Self::Rejected(rejection) => rejection.to_response_error(),
+            Self::NotAdmitted(error) => error.for_produce().0,
             Self::Append(error) => error.to_response_error(),
         }
     }
@@ -409,6 +410,8 @@ impl ToErrorCode for GroupError {
             Self::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
             Self::InvalidCommitOffsetSize => ResponseError::InvalidCommitOffsetSize,
             Self::RequestTimedOut => ResponseError::RequestTimedOut,
+            Self::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
+            Self::InvalidTxnState => ResponseError::InvalidTxnState,
             Self::UnknownServerError => ResponseError::UnknownServerError,
         }
     }

@@ -33,6 +33,8 @@ pub mod reassignment;
 pub mod topics;
 mod traffic;
 pub mod txn_markers;
+pub mod txn_offsets;
+pub mod verification;
 
 #[cfg(test)]
 mod every_version;
@@ -241,6 +243,7 @@ api_table! {
     InitProducerId(InitProducerIdRequest) 0..=5 => producer_ids::init_producer_id,
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 0..=4 => offsets::offset_for_leader_epoch,
     WriteTxnMarkers(WriteTxnMarkersRequest) 0..=1 => txn_markers::write_markers,
+    TxnOffsetCommit(TxnOffsetCommitRequest) 0..=4 => txn_offsets::txn_offset_commit,
     DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,
     AlterConfigs(AlterConfigsRequest) 0..=2 => alter_configs::alter_configs,
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => alter_configs::incremental_alter_configs,

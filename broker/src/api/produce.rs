@@ -1,10 +1,13 @@
 //! Produce (key 0, v0–11): appends one batch to each of several partitions and, with acks=all, waits
 //! until the in-sync replicas have them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use barnabas_core::ids::{Offset, is_internal_topic};
+use barnabas_core::partition::verification::Admission;
+use barnabas_core::records::BatchHeader;
 use barnabas_core::records::validate::{self, ProduceRejection, ProduceRules, RequestFormat};
 use barnabas_core::time::Now;
 use bytes::Bytes;
@@ -19,6 +22,7 @@ use kafka_protocol::protocol::{Request as _, StrBytes};
 use super::error_code::{NONE, ResponseError, ToErrorCode};
 use super::leaders;
 use super::traffic::{self, Form};
+use super::verification::{self, AdmissionError, Transaction};
 use super::{Context, ErrorCodes as _, Reply};
 use crate::clock;
 use crate::log::{AppendError, AppendInfo};
@@ -29,6 +33,11 @@ use crate::replica::waiters::{WaitFor, Waiter};
 /// Client id of the tool that may write to internal topics. Kafka: `AdminUtils.ADMIN_CLIENT_ID`.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
+/// From this version on clients know [`TRANSACTION_ABORTABLE`](super::error_code::TRANSACTION_ABORTABLE).
+const ABORTABLE_ERRORS: i16 = 11;
+
+const SEVERAL_PRODUCERS: &str = "Transactional records contained more than one producer ID";
+
 /// Why a partition's records were not taken.
 #[derive(Clone, Debug)]
 pub enum ProduceError {
@@ -36,6 +45,7 @@ pub enum ProduceError {
     InvalidRequiredAcks,
     InternalTopic,
     Rejected(ProduceRejection),
+    NotAdmitted(AdmissionError),
     Append(AppendError),
 }
 
@@ -114,7 +124,22 @@ pub async fn produce(request: ProduceRequest, context: &Context<'_>) -> Reply {
             answer(&respond_whole(&request, &rejection), context)
         };
     }
-    let mut outcomes = append_all(&request, context);
+    let mut outcomes = match transactional_producer(&request) {
+        Producer::None => append_all(&request, &BTreeMap::new(), context),
+        Producer::One(producer) => {
+            let admissions = admissions(&request, producer, context).await;
+            append_all(&request, &admissions, context)
+        }
+        Producer::Several => {
+            let error = ResponseError::InvalidProducerIdMapping;
+            let response = respond_whole_with(&request, error, Some(SEVERAL_PRODUCERS));
+            return if request.acks == 0 {
+                Reply::Close
+            } else {
+                answer(&response, context)
+            };
+        }
+    };
     match request.acks {
         0 if outcomes.iter().any(|outcome| outcome.result.is_err()) => return Reply::Close,
         0 => return Reply::None,
@@ -158,7 +183,81 @@ fn refuse_whole(request: &ProduceRequest, version: i16) -> Option<ProduceRejecti
     })
 }
 
-fn append_all(request: &ProduceRequest, context: &Context<'_>) -> Vec<Outcome> {
+/// Producers of the transactional batches in a request.
+enum Producer {
+    None,
+    /// Id and epoch.
+    One((i64, i16)),
+    Several,
+}
+
+fn transactional_producer(request: &ProduceRequest) -> Producer {
+    if request.transactional_id.is_none() {
+        return Producer::None;
+    }
+    let topics = request.topic_data.iter();
+    let partitions = topics.flat_map(|topic| &topic.partition_data);
+    let mut producers = partitions
+        .filter_map(|data| transactional_batch(data.records.as_ref()?))
+        .map(|header| (header.producer_id, header.producer_epoch));
+    match producers.next() {
+        None => Producer::None,
+        Some(first) if producers.all(|other| other == first) => Producer::One(first),
+        Some(_) => Producer::Several,
+    }
+}
+
+/// The header of the first batch if it is transactional.
+fn transactional_batch(records: &Bytes) -> Option<BatchHeader> {
+    let header = BatchHeader::parse(records).ok()?;
+    let is_transactional =
+        header.magic >= 2 && header.is_transactional() && header.has_producer_id();
+    is_transactional.then_some(header)
+}
+
+/// Position of a partition's records in a request.
+type Position = (usize, usize);
+type Admissions = BTreeMap<Position, Result<Admission, AdmissionError>>;
+
+/// What the appends of a producer's transaction have to show.
+async fn admissions(
+    request: &ProduceRequest,
+    (producer_id, producer_epoch): (i64, i16),
+    context: &Context<'_>,
+) -> Admissions {
+    let mut positions = Vec::new();
+    let mut partitions = Vec::new();
+    for (topic_index, topic) in request.topic_data.iter().enumerate() {
+        for (index, data) in topic.partition_data.iter().enumerate() {
+            let Some(records) = &data.records else {
+                continue;
+            };
+            if let Some(header) = transactional_batch(records)
+                && let Ok(partition) = writable(request, &topic.name, data.index, records, context)
+            {
+                positions.push((topic_index, index));
+                partitions.push((partition, header.base_sequence));
+            }
+        }
+    }
+    let transaction = Transaction {
+        transactional_id: request
+            .transactional_id
+            .as_ref()
+            .map_or("", |id| id.as_str()),
+        producer_id,
+        producer_epoch,
+        knows_abortable: context.version >= ABORTABLE_ERRORS,
+    };
+    let admitted = verification::admit(context, transaction, &partitions).await;
+    positions.into_iter().zip(admitted).collect()
+}
+
+fn append_all(
+    request: &ProduceRequest,
+    admissions: &Admissions,
+    context: &Context<'_>,
+) -> Vec<Outcome> {
     let now = clock::now();
     let count = request
         .topic_data
@@ -166,9 +265,17 @@ fn append_all(request: &ProduceRequest, context: &Context<'_>) -> Vec<Outcome> {
         .map(|topic| topic.partition_data.len())
         .sum();
     let mut outcomes = Vec::with_capacity(count);
-    for topic in &request.topic_data {
-        for data in &topic.partition_data {
-            outcomes.push(append_one(request, &topic.name, data, context, now));
+    for (topic_index, topic) in request.topic_data.iter().enumerate() {
+        for (index, data) in topic.partition_data.iter().enumerate() {
+            let admission = admissions.get(&(topic_index, index));
+            let admission = admission.copied().unwrap_or(Ok(Admission::Unchecked));
+            outcomes.push(match admission {
+                Ok(admission) => append_one(request, &topic.name, data, admission, context, now),
+                Err(error) => Outcome {
+                    result: Err(ProduceError::NotAdmitted(error)),
+                    log_start_offset: -1,
+                },
+            });
         }
     }
     outcomes
@@ -178,6 +285,7 @@ fn append_one(
     request: &ProduceRequest,
     topic: &str,
     data: &PartitionProduceData,
+    admission: Admission,
     context: &Context<'_>,
     now: Now,
 ) -> Outcome {
@@ -192,7 +300,14 @@ fn append_one(
         }
     };
     partition.metrics.total_produce_requests.increment();
-    let result = append_records(&partition, request, records, context.version, now);
+    let result = append_records(
+        &partition,
+        request,
+        records,
+        admission,
+        context.version,
+        now,
+    );
     let log_start_offset = match &result {
         Ok(Written {
             info: Some(info), ..
@@ -241,6 +356,7 @@ fn append_records(
     partition: &Arc<Partition>,
     request: &ProduceRequest,
     records: Bytes,
+    admission: Admission,
     version: i16,
     now: Now,
 ) -> Result<Written, ProduceError> {
@@ -262,7 +378,7 @@ fn append_records(
             durability: Durability::Reached,
         });
     };
-    let info = partition.append(&batch, request.acks, now)?;
+    let info = partition.append(&batch, admission, request.acks, now)?;
     traffic::appended(&partition.metrics, form, &batch);
     let durability = if request.acks == -1 {
         Durability::Awaits(Arc::clone(partition), info.last_offset + 1)
@@ -333,7 +449,9 @@ fn tells_log_start_offset(error: &ProduceError) -> bool {
             | PartitionError::NotEnoughReplicasAfterAppend
             | PartitionError::RequestTimedOut => true,
         },
-        ProduceError::InvalidRequiredAcks | ProduceError::InternalTopic => false,
+        ProduceError::InvalidRequiredAcks
+        | ProduceError::InternalTopic
+        | ProduceError::NotAdmitted(_) => false,
         ProduceError::Rejected(rejection) => match rejection {
             ProduceRejection::MessageTooLarge { .. }
             | ProduceRejection::Corrupt(_)
@@ -416,6 +534,10 @@ fn respond_partition(index: i32, outcome: &Outcome) -> PartitionProduceResponse 
         response.base_offset = info.first_offset;
         response.log_append_time_ms = info.log_append_time_ms;
     }
+    if let Some(ProduceError::NotAdmitted(refusal)) = &error {
+        let (_, message) = refusal.for_produce();
+        response.error_message = message.map(StrBytes::from_string);
+    }
     if let Some(ProduceError::Rejected(rejection)) = error {
         response.error_message = rejection
             .client_message()
@@ -435,11 +557,19 @@ fn respond_partition(index: i32, outcome: &Outcome) -> PartitionProduceResponse 
 
 /// A flaw that fails the request as a whole, told for each of its partitions.
 fn respond_whole(request: &ProduceRequest, rejection: &ProduceRejection) -> ProduceResponse {
+    let error = rejection.to_response_error();
+    respond_whole_with(request, error, rejection.client_message())
+}
+
+fn respond_whole_with(
+    request: &ProduceRequest,
+    error: ResponseError,
+    message: Option<&str>,
+) -> ProduceResponse {
     let respond = |data: &PartitionProduceData| {
-        let message = rejection.client_message();
         PartitionProduceResponse::default()
             .with_index(data.index)
-            .with_error_code(rejection.error_code())
+            .with_error_code(error.code())
             .with_base_offset(-1)
             .with_error_message(message.map(|text| StrBytes::from_string(text.to_owned())))
     };

@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use barnabas_core::control::{StopReplica, StopReplicaPartition};
 use barnabas_core::ids::TopicPartition;
+use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{
     BatchBuilder, Compression, EndTransactionMarker, batches, end_transaction_marker,
@@ -25,6 +26,9 @@ use kafka_protocol::protocol::{Decodable, StrBytes};
 use super::testing::{BROKER, TestBroker, header, inlined};
 use super::{Reply, fetch, offsets, produce};
 use crate::clock;
+
+/// Transactions without a coordinator that would know of them.
+const UNVERIFIED: (&str, &str) = ("transaction.partition.verification.enable", "false");
 
 type Pending<'a> = Pin<Box<dyn Future<Output = Reply> + 'a>>;
 
@@ -261,7 +265,7 @@ fn a_limit_never_keeps_a_consumer_from_getting_on() {
 
 #[test]
 fn readers_of_committed_data_stop_at_an_open_transaction() {
-    let broker = TestBroker::new();
+    let broker = TestBroker::with_settings(&[UNVERIFIED]);
     broker.create_topic("t", 1, None);
     let mut builder = BatchBuilder::new(Compression::None)
         .producer(7, 0, 0)
@@ -288,7 +292,7 @@ fn readers_of_committed_data_stop_at_an_open_transaction() {
     let partition = broker.broker.replicas.partition("t", 0).unwrap();
     let marker = PreparedBatch::from_own(marker).unwrap();
     partition
-        .append_from_coordinator(&marker, -1, clock::now())
+        .append_from_coordinator(&marker, Admission::Unchecked, -1, clock::now())
         .unwrap();
     let response = fetched(
         broker.begin_fetch(committed(), 11).now_or_never().unwrap(),
@@ -300,10 +304,36 @@ fn readers_of_committed_data_stop_at_an_open_transaction() {
     assert_eq!((aborted[0].producer_id.0, aborted[0].first_offset), (7, 0));
 }
 
+/// KIP-890: nothing is written that the coordinator would never end.
+#[test]
+fn a_transaction_that_its_coordinator_does_not_confirm_writes_nothing() {
+    let broker = TestBroker::new();
+    broker.create_topic("t", 1, None);
+    let records = |producer_id| {
+        let mut builder = BatchBuilder::new(Compression::None)
+            .producer(producer_id, 0, 0)
+            .transactional();
+        builder.push(1_700_000_000_000, None, Some(b"v"), &[]);
+        builder.build()
+    };
+    let of = |request: ProduceRequest| {
+        request.with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("x"))))
+    };
+    let request = of(produce_request("t", -1, records(7)));
+    let reply = broker.begin_produce(request).now_or_never().unwrap();
+    assert_eq!(produced(reply), (19, -1));
+    let mut two = of(produce_request("t", -1, records(7)));
+    let other = produce_request("t", -1, records(8));
+    two.topic_data.extend(other.topic_data);
+    let reply = broker.begin_produce(two).now_or_never().unwrap();
+    assert_eq!(produced(reply), (49, -1));
+    assert_eq!(broker.read(fetch_request("t", 0)), (0, 0, vec![]));
+}
+
 /// A reader is told of the aborted transactions up to the index entry behind what it read, as by Kafka.
 #[test]
 fn readers_of_committed_data_learn_of_the_aborts_in_what_they_read() {
-    let broker = TestBroker::new();
+    let broker = TestBroker::with_settings(&[UNVERIFIED]);
     broker.create_topic("t", 1, None);
     let large = "v".repeat(5000);
     for transaction in 0..6 {
@@ -327,7 +357,7 @@ fn readers_of_committed_data_learn_of_the_aborts_in_what_they_read() {
         let partition = broker.broker.replicas.partition("t", 0).unwrap();
         let marker = PreparedBatch::from_own(marker).unwrap();
         partition
-            .append_from_coordinator(&marker, -1, clock::now())
+            .append_from_coordinator(&marker, Admission::Unchecked, -1, clock::now())
             .unwrap();
     }
     let aborted = |offset: i64, max_bytes: i32| -> Vec<i64> {

@@ -23,7 +23,9 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
 };
-use crate::coordinator::{GroupCoordinator, TransactionCoordinator};
+use crate::coordinator::{
+    GroupCoordinator, TransactionCoordinator, TransactionVerifier, TransactionVerifierOptions,
+};
 use crate::files::Files;
 use crate::files::memory::Memory;
 use crate::log::{LogDirsOptions, LogManager};
@@ -129,6 +131,14 @@ impl TestBroker {
             metadata: metadata.clone(),
             config: live.clone(),
         });
+        let transactions = TransactionCoordinator::new(&live);
+        let verifier = TransactionVerifier::new(TransactionVerifierOptions {
+            broker_id,
+            network: peers.clone(),
+            metadata: metadata.clone(),
+            config: live.clone(),
+            transactions: transactions.clone(),
+        });
         let broker = Arc::new(Broker {
             peers,
             topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
@@ -137,7 +147,8 @@ impl TestBroker {
             broker_id,
             cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
             groups: GroupCoordinator::new(live.clone()),
-            transactions: TransactionCoordinator::new(&live),
+            transactions,
+            verifier,
             config: live,
             metadata,
             metrics,

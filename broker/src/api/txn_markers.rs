@@ -107,6 +107,7 @@ fn merge(known: &mut Vec<WritableTxnMarkerTopicResult>, topics: Vec<WritableTxnM
 
 #[cfg(test)]
 mod tests {
+    use barnabas_core::partition::verification::Admission;
     use barnabas_core::records::{BatchBuilder, Compression};
     use futures::FutureExt as _;
 
@@ -145,7 +146,9 @@ mod tests {
         records.push(1, None, Some(b"v"), &[]);
         let records =
             barnabas_core::records::validate::PreparedBatch::from_own(records.build()).unwrap();
-        partition.append(&records, -1, clock::now()).unwrap();
+        partition
+            .append(&records, Admission::Unchecked, -1, clock::now())
+            .unwrap();
         let log = partition.log().unwrap();
         assert_eq!(log.first_unstable_offset(), Some(0));
 

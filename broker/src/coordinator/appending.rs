@@ -6,6 +6,7 @@ use std::time::Duration;
 use barnabas_core::config::TimestampKind;
 use barnabas_core::fields::FieldError;
 use barnabas_core::ids::Offset;
+use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{BatchBuilder, Compression};
 use barnabas_core::time::Now;
@@ -48,7 +49,11 @@ pub enum Author {
     /// Committed offsets: Kafka gives their batches the sequence 0, though nobody numbers them.
     Committer,
     /// Offsets committed within a transaction.
-    Transaction { producer_id: i64, epoch: i16 },
+    Transaction {
+        producer_id: i64,
+        epoch: i16,
+        admission: Admission,
+    },
 }
 
 /// Where records are in the log, and how many replicas have to have them.
@@ -73,9 +78,9 @@ pub fn append(
     builder = match author {
         Author::Coordinator => builder,
         Author::Committer => builder.producer(-1, -1, 0),
-        Author::Transaction { producer_id, epoch } => {
-            builder.producer(producer_id, epoch, 0).transactional()
-        }
+        Author::Transaction {
+            producer_id, epoch, ..
+        } => builder.producer(producer_id, epoch, 0).transactional(),
     };
     if config.message_timestamp_type == TimestampKind::LogAppendTime {
         builder = builder.log_append_time(now.wall_clock_ms);
@@ -92,7 +97,11 @@ pub fn append(
             reason: error.to_string(),
         })
     })?;
-    let info = partition.append_from_coordinator(&batch, required_acks, now)?;
+    let admission = match author {
+        Author::Coordinator | Author::Committer => Admission::Unchecked,
+        Author::Transaction { admission, .. } => admission,
+    };
+    let info = partition.append_from_coordinator(&batch, admission, required_acks, now)?;
     Ok(Appended {
         partition: Arc::clone(partition),
         first_offset: info.first_offset,

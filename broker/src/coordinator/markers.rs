@@ -10,6 +10,7 @@ use std::time::Duration;
 use barnabas_core::config::TimestampKind;
 use barnabas_core::ids::{Offset, TopicPartition};
 use barnabas_core::partition::producers::ProducerError;
+use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{EndTransactionMarker, end_transaction_marker};
 use barnabas_core::time::Now;
@@ -168,7 +169,7 @@ impl MarkerWriter {
         });
         let batch = PreparedBatch::from_own(batch).map_err(|_| MarkerError::Unexpected)?;
         let info = partition
-            .append_from_coordinator(&batch, -1, now)
+            .append_from_coordinator(&batch, Admission::Unchecked, -1, now)
             .inspect_err(|error| {
                 tracing::warn!(partition = %of, producer_id = marker.producer_id, %error, "a marker was not written");
             })?;

@@ -5,6 +5,7 @@
 //! | [`groups`] | consumer groups and their offsets, in `__consumer_offsets` |
 //! | [`transactions`] | transactional ids, in `__transaction_state` |
 //! | [`markers`] | the ends of transactions, in the partitions of this broker |
+//! | [`verification`] | questions to the coordinators of transactions |
 //! | [`appending`] | writing a coordinator's records and waiting until they are safe |
 //! | [`reading`] | walking over the log of an internal topic |
 
@@ -13,6 +14,7 @@ pub mod groups;
 pub mod markers;
 pub mod reading;
 pub mod transactions;
+pub mod verification;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::replica::{Partition, RoleListener};
 
 pub use groups::GroupCoordinator;
 pub use transactions::TransactionCoordinator;
+pub use verification::{TransactionVerifier, TransactionVerifierOptions};
 
 /// Where committed offsets and groups are kept.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

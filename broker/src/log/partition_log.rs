@@ -345,6 +345,13 @@ impl PartitionLog {
         writer.producers.producers.iter().map(describe).collect()
     }
 
+    /// Whether a transaction of the producer is open in the log.
+    pub fn has_open_transaction(&self, producer_id: i64) -> bool {
+        let writer = self.writer();
+        let known = writer.producers.producers.get(producer_id);
+        known.is_some_and(|entry| entry.current_txn_first_offset.is_some())
+    }
+
     /// Forgets producers that were silent for `producer.id.expiration.ms`.
     pub fn expire_producers(&self, now_ms: i64) {
         self.writer().producers.expire(now_ms);

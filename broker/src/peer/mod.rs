@@ -13,6 +13,7 @@ mod recorded;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod verification;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use control::{
 pub use controller::ControllerPeer;
 pub use error::PeerError;
 pub use tcp::TcpNetwork;
+pub use verification::VerificationPeer;
 
 /// How connections to other brokers come into being.
 pub trait PeerNetwork: Send + Sync {

@@ -6,6 +6,7 @@
 
 pub mod following;
 mod isr_change;
+mod verifying;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use barnabas_core::control::LeaderAndIsrPartition;
 use barnabas_core::ids::{BrokerId, LeaderEpoch, Offset, TopicId, TopicPartition};
 use barnabas_core::partition::leader::{FollowerFetch, Surroundings};
 use barnabas_core::partition::throttle::is_throttled;
+use barnabas_core::partition::verification::{Admission, Verifications};
 use barnabas_core::partition::{
     BecameLeader, LogBounds, PartitionError, PartitionState, Verdict, check_leader_epoch,
     last_stable_offset,
@@ -164,6 +166,8 @@ pub struct Partition {
     high_watermark: AtomicI64,
     config: ArcSwap<TopicConfig>,
     waiters: Waiters,
+    /// Locked within the state's lock.
+    verifications: Mutex<Verifications>,
 }
 
 impl Partition {
@@ -189,6 +193,7 @@ impl Partition {
             high_watermark: AtomicI64::new(0),
             config: ArcSwap::new(config),
             waiters: Waiters::default(),
+            verifications: Mutex::default(),
         }
     }
 
@@ -402,10 +407,11 @@ impl Partition {
     pub fn append(
         &self,
         batch: &PreparedBatch,
+        admission: Admission,
         required_acks: i16,
         now: Now,
     ) -> Result<AppendInfo, PartitionAppendError> {
-        self.append_with(batch, required_acks, now, |log, epoch| {
+        self.append_with(batch, admission, required_acks, now, |log, epoch| {
             log.append_as_leader(batch, epoch, now)
         })
     }
@@ -414,10 +420,11 @@ impl Partition {
     pub fn append_from_coordinator(
         &self,
         batch: &PreparedBatch,
+        admission: Admission,
         required_acks: i16,
         now: Now,
     ) -> Result<AppendInfo, PartitionAppendError> {
-        self.append_with(batch, required_acks, now, |log, epoch| {
+        self.append_with(batch, admission, required_acks, now, |log, epoch| {
             log.append_from_coordinator(batch, epoch, now)
         })
     }
@@ -425,6 +432,7 @@ impl Partition {
     fn append_with(
         &self,
         batch: &PreparedBatch,
+        admission: Admission,
         required_acks: i16,
         now: Now,
         append: impl FnOnce(&PartitionLog, LeaderEpoch) -> Result<AppendInfo, AppendError>,
@@ -435,10 +443,12 @@ impl Partition {
             self.check_in_sync(&state)?;
         }
         let log = self.log()?;
+        self.check_admission(&batch.header, admission, &log, state.leader_epoch())?;
         let info = append(&log, state.leader_epoch())?;
         if info.is_duplicate {
             return Ok(info);
         }
+        self.admitted(&batch.header);
         let bytes = batch.bytes.len();
         let moved = self.with_surroundings(|surroundings| {
             state.appended(info.last_offset + 1, surroundings, now)

@@ -20,7 +20,10 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
-use crate::coordinator::{Coordinators, GroupCoordinator, OFFSETS_TOPIC, TransactionCoordinator};
+use crate::coordinator::{
+    Coordinators, GroupCoordinator, OFFSETS_TOPIC, TransactionCoordinator, TransactionVerifier,
+    TransactionVerifierOptions,
+};
 use crate::files::Files;
 use crate::liveness::{self, LivenessOptions};
 use crate::log::{LogDirsOptions, LogManager, MetaProperties};
@@ -179,6 +182,14 @@ impl Assembly {
             config: live.clone(),
         });
         let _ = isr.set(controller_link.clone());
+        let transactions = TransactionCoordinator::new(&live);
+        let verifier = TransactionVerifier::new(TransactionVerifierOptions {
+            broker_id,
+            network: peers.clone(),
+            metadata: metadata.clone(),
+            config: live.clone(),
+            transactions: transactions.clone(),
+        });
         let broker = Arc::new(Broker {
             broker_id,
             cluster_id: identity.cluster_id,
@@ -195,7 +206,8 @@ impl Assembly {
             peers,
             metadata,
             groups,
-            transactions: TransactionCoordinator::new(&live),
+            transactions,
+            verifier,
         });
         let mut tasks = vec![
             host::spawn(config_listener.run()),

@@ -67,6 +67,10 @@ pub enum GroupError {
     InvalidCommitOffsetSize,
     #[error("the replicas did not confirm in time")]
     RequestTimedOut,
+    #[error("a newer instance of the producer has written already")]
+    InvalidProducerEpoch,
+    #[error("the group does not belong to an open transaction of the producer")]
+    InvalidTxnState,
     #[error("the record cannot be written")]
     UnknownServerError,
 }

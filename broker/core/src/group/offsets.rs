@@ -24,8 +24,8 @@ pub struct Offsets {
     committed: ByPartition<CommittedOffset>,
     /// Commits on their way into the log, counted.
     pending: ByPartition<usize>,
-    /// Transactional commits by producer id. A commit without a record offset is on its way into the log.
-    transactional: BTreeMap<i64, ByPartition<Option<CommittedOffset>>>,
+    /// Commits in the log whose transactions are open, by producer id.
+    transactional: BTreeMap<i64, ByPartition<CommittedOffset>>,
 }
 
 impl Offsets {
@@ -101,43 +101,6 @@ impl Offsets {
         }
     }
 
-    /// Commits within a transaction are about to be appended.
-    pub fn begin_transactional<'a>(
-        &mut self,
-        producer_id: i64,
-        partitions: impl Iterator<Item = &'a TopicPartition>,
-    ) {
-        let pending = self.transactional.entry(producer_id).or_default();
-        for TopicPartition { topic, partition } in partitions {
-            let of_topic = pending.entry(TopicName::clone(topic)).or_default();
-            of_topic.entry(*partition).or_default();
-        }
-    }
-
-    /// What [`Self::begin_transactional`] announced did not get into the log.
-    pub fn fail_transactional<'a>(
-        &mut self,
-        producer_id: i64,
-        partitions: impl Iterator<Item = &'a TopicPartition>,
-    ) {
-        let Some(pending) = self.transactional.get_mut(&producer_id) else {
-            return;
-        };
-        for TopicPartition { topic, partition } in partitions {
-            if let Some(of_topic) = pending.get_mut(topic)
-                && of_topic.get(partition) == Some(&None)
-            {
-                of_topic.remove(partition);
-                if of_topic.is_empty() {
-                    pending.remove(topic);
-                }
-            }
-        }
-        if pending.is_empty() {
-            self.transactional.remove(&producer_id);
-        }
-    }
-
     /// Whether a transaction of this producer may still change offsets.
     pub fn has_transaction(&self, producer_id: i64) -> bool {
         self.transactional.contains_key(&producer_id)
@@ -182,15 +145,16 @@ impl Offsets {
         let of_topic = pending
             .entry(TopicName::clone(&partition.topic))
             .or_default();
-        let known = of_topic.entry(partition.partition).or_default();
-        if known
-            .as_ref()
-            .is_none_or(|known| known.record_offset < record_offset)
-        {
-            *known = Some(CommittedOffset {
-                record_offset,
-                commit,
-            });
+        let committed = CommittedOffset {
+            record_offset,
+            commit,
+        };
+        match of_topic.get_mut(&partition.partition) {
+            Some(known) if known.record_offset > record_offset => {}
+            Some(known) => *known = committed,
+            None => {
+                of_topic.insert(partition.partition, committed);
+            }
         }
     }
 
@@ -204,9 +168,7 @@ impl Offsets {
         }
         for (topic, partitions) in pending {
             for (partition, committed) in partitions {
-                if let Some(committed) = committed {
-                    self.store(&topic, partition, committed);
-                }
+                self.store(&topic, partition, committed);
             }
         }
     }
@@ -226,12 +188,18 @@ impl Offsets {
         }
     }
 
-    /// A tombstone ends everything about a partition, also what transactions had in mind, as in Kafka.
+    /// A tombstone does not concern what an open transaction has in mind: that comes later, if it comes.
     fn forget(&mut self, topic: &str, partition: i32) {
         remove_from(&mut self.committed, topic, partition);
         remove_from(&mut self.pending, topic, partition);
+    }
+
+    /// Forgets what open transactions have in mind for `partitions`: somebody wants their offsets to be gone.
+    pub fn forget_transactional(&mut self, partitions: &[TopicPartition]) {
         for pending in self.transactional.values_mut() {
-            remove_from(pending, topic, partition);
+            for TopicPartition { topic, partition } in partitions {
+                remove_from(pending, topic, *partition);
+            }
         }
         self.transactional.retain(|_, pending| !pending.is_empty());
     }
@@ -252,6 +220,11 @@ impl Offsets {
             is_in(&self.committed, topic, *partition) || self.is_unstable(topic, *partition)
         });
         partitions
+    }
+
+    /// Whether no transaction may still change an offset.
+    pub(super) fn are_settled(&self) -> bool {
+        self.transactional.is_empty()
     }
 
     /// Whether nothing is left without `partitions`.

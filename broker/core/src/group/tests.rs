@@ -658,9 +658,8 @@ fn offsets_of_transactions_wait_for_their_marker() {
     let mut offsets = Offsets::default();
     let partition = TopicPartition::new("t", 0);
     offsets.replay(&partition, Some(commit(1, 0)), 1);
-    offsets.begin_transactional(7, std::iter::once(&partition));
-    assert!(offsets.is_unstable("t", 0));
     offsets.replay_transactional(7, &partition, commit(2, 0), 2);
+    assert!(offsets.is_unstable("t", 0));
     assert_eq!(offsets.get("t", 0).unwrap().offset, 1);
     let mut aborted = offsets.clone();
     aborted.replay_marker(7, false);
@@ -670,9 +669,30 @@ fn offsets_of_transactions_wait_for_their_marker() {
     overtaken.replay(&partition, Some(commit(3, 0)), 3);
     overtaken.replay_marker(7, true);
     assert_eq!(overtaken.get("t", 0).unwrap().offset, 3);
+    // So does what was committed before a tombstone, as far as the transaction committed it behind.
+    let mut expired = offsets.clone();
+    expired.replay(&partition, None, 3);
+    assert!(expired.get("t", 0).is_none() && expired.is_unstable("t", 0));
+    let mut deleted = expired.clone();
+    expired.replay_marker(7, true);
+    assert_eq!(expired.get("t", 0).unwrap().offset, 2);
+    deleted.forget_transactional(std::slice::from_ref(&partition));
+    deleted.replay_marker(7, true);
+    assert!(deleted.is_empty());
     offsets.replay_marker(7, true);
     assert_eq!(offsets.get("t", 0).unwrap().offset, 2);
     assert!(!offsets.is_unstable("t", 0));
+}
+
+#[test]
+fn a_group_that_a_transaction_may_still_commit_to_does_not_expire() {
+    let mut group = Group::new("g".into());
+    let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
+    group.offsets.replay(&t, Some(commit(1, 0)), 1);
+    group.offsets.replay_transactional(7, &u, commit(1, 0), 2);
+    assert_eq!(group.expiry(10, 1000).len(), 1);
+    group.offsets.replay_marker(7, false);
+    assert_eq!(group.expiry(10, 1000).len(), 2);
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod leader;
 pub mod leader_epochs;
 pub mod producers;
 pub mod throttle;
+pub mod verification;
 
 use std::time::Duration;
 

@@ -25,6 +25,7 @@ use crate::replica::Partition;
 use crate::{clock, host};
 
 use shard::Shard;
+pub use shard::committing::TransactionalProducer;
 
 /// All groups of this broker.
 pub struct GroupCoordinator {
@@ -122,6 +123,8 @@ impl GroupCoordinator {
                     if let Err(error) = forgotten {
                         tracing::warn!(%error, "offsets of deleted topics stay for now");
                     }
+                    let offsets = &mut cell.lock().group.offsets;
+                    offsets.forget_transactional(&partitions);
                 }
                 tokio::task::yield_now().await;
             }
@@ -240,6 +243,25 @@ impl GroupCoordinator {
         self.shard(group)?.commit(group, member, commits).await
     }
 
+    /// The partition of `__consumer_offsets` that transactional commits to a group go to.
+    pub fn offsets_partition(&self, group: &str) -> Result<Arc<Partition>, GroupError> {
+        Ok(self.shard_of_named(group)?.partition())
+    }
+
+    /// Commits offsets within a transaction. One result for each.
+    pub async fn commit_transactional(
+        &self,
+        group: &str,
+        member: MemberRef<'_>,
+        producer: TransactionalProducer,
+        commits: Vec<(TopicPartition, OffsetCommit)>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let shard = self.shard_of_named(group)?;
+        shard
+            .commit_transactional(group, member, producer, commits)
+            .await
+    }
+
     /// The end of a transaction is in the log of a partition of `__consumer_offsets`.
     pub fn transaction_ended(&self, partition: i32, producer_id: i64, is_committed: bool) {
         let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
@@ -274,7 +296,7 @@ impl GroupCoordinator {
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let shard = self.shard_of_named(group)?;
         let cell = shard.cell(group)?.ok_or(GroupError::GroupIdNotFound)?;
-        let mut results = Vec::new();
+        let (mut results, mut forgotten) = (Vec::new(), Vec::new());
         shard.forget(&cell, |group| {
             results = group.check_offset_deletion(partitions)?;
             let deletable = partitions.iter().zip(&results);
@@ -282,12 +304,14 @@ impl GroupCoordinator {
                 .filter(|(_, result)| result.is_ok())
                 .map(|(partition, _)| partition.clone())
                 .collect();
+            forgotten.clone_from(&deletable);
             Ok(if deletable.is_empty() {
                 Vec::new()
             } else {
                 group.offset_deletion(&deletable)
             })
         })?;
+        cell.lock().group.offsets.forget_transactional(&forgotten);
         Ok(results)
     }
 

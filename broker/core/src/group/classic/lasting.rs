@@ -223,7 +223,12 @@ impl Group {
             (Some(_), _) => Vec::new(),
             (None, _) => self.offsets.expired(now_ms, retention_ms, None, &none),
         };
-        self.offset_deletion(&expired)
+        let mut records = self.tombstones(&expired);
+        // What a transaction may still commit keeps the group alive.
+        if self.offsets.are_settled() && self.would_be_empty_without(&expired) {
+            records.push(self.group_tombstone());
+        }
+        records
     }
 
     pub(super) fn tombstones(&self, partitions: &[TopicPartition]) -> Vec<GroupRecord> {

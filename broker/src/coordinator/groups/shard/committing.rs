@@ -2,15 +2,26 @@
 
 use std::sync::Arc;
 
+use barnabas_core::fields::FieldError;
 use barnabas_core::group::records::{OffsetCommit, offset_key};
 use barnabas_core::group::{GroupError, MemberRef};
 use barnabas_core::ids::TopicPartition;
+use barnabas_core::partition::verification::Admission;
 use barnabas_core::time::Now;
 
 use super::errors::{ForWhat, group_error};
 use super::{Cell, Seat, Shard};
-use crate::coordinator::appending::{Appended, Author, WriteError};
+use crate::coordinator::appending::{Appended, Author, KeyValue, WriteError};
 use crate::{clock, host};
+
+/// Who commits offsets within a transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionalProducer {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    /// What its coordinator said of the group's partition of `__consumer_offsets`.
+    pub admission: Admission,
+}
 
 impl Shard {
     /// Commits offsets. One result for each.
@@ -26,19 +37,7 @@ impl Shard {
             None => return Err(GroupError::IllegalGeneration),
         };
         let now = clock::now();
-        let metadata_max = self.config.broker().offset_metadata_max_bytes;
-        let results: Vec<Result<(), GroupError>> = commits
-            .iter()
-            .map(|(_, commit)| {
-                // Kafka counts UTF-16 units.
-                let length = commit.metadata.encode_utf16().count();
-                if length > usize::try_from(metadata_max).unwrap_or(0) {
-                    Err(GroupError::OffsetMetadataTooLarge)
-                } else {
-                    Ok(())
-                }
-            })
-            .collect();
+        let results = self.check_metadata(&commits);
         let pending = {
             let mut seat = cell.lock();
             seat.group.check_commit(member, now)?;
@@ -71,13 +70,7 @@ impl Shard {
         commits: &[(TopicPartition, OffsetCommit)],
         now: Now,
     ) -> Result<Appended, GroupError> {
-        let id = seat.group.id();
-        let mut records = Vec::with_capacity(commits.len());
-        for (partition, commit) in commits {
-            let key = offset_key(id, &partition.topic, partition.partition);
-            let record = key.and_then(|key| Ok((key, Some(commit.encode()?))));
-            records.push(record.map_err(|_| GroupError::UnknownServerError)?);
-        }
+        let records = encode(seat, commits)?;
         let required_acks = self.config.broker().offsets_commit_required_acks;
         let appended = self
             .append(records, Author::Committer, required_acks, now)
@@ -85,6 +78,88 @@ impl Shard {
         let partitions = commits.iter().map(|(partition, _)| partition);
         seat.group.offsets.begin(partitions);
         Ok(appended)
+    }
+
+    /// Commits offsets within a transaction: they count when its marker comes. One result for each.
+    pub(in crate::coordinator::groups) async fn commit_transactional(
+        self: &Arc<Self>,
+        id: &str,
+        member: MemberRef<'_>,
+        producer: TransactionalProducer,
+        commits: Vec<(TopicPartition, OffsetCommit)>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let cell = self.cell_or_new(id)?;
+        let now = clock::now();
+        let results = self.check_metadata(&commits);
+        let appended = {
+            let mut seat = cell.lock();
+            seat.group.check_transactional_commit(member)?;
+            let mut fit = results.iter();
+            let mut accepted = commits;
+            accepted.retain(|_| fit.next().is_some_and(Result::is_ok));
+            if accepted.is_empty() {
+                return Ok(results);
+            }
+            self.append_transactional(&mut seat, producer, accepted, now)?
+        };
+        let outcome = match appended.settled() {
+            Some(outcome) => outcome,
+            None => appended.settle(self.commit_timeout()).await,
+        };
+        let outcome = outcome.map_err(|error| group_error(&error, ForWhat::Offsets));
+        Ok(results.into_iter().map(|fits| fits.and(outcome)).collect())
+    }
+
+    /// Once in the log the commits are the marker's to decide on, as they are for whoever reads the log: also if the
+    /// replicas do not confirm in time.
+    fn append_transactional(
+        &self,
+        seat: &mut Seat,
+        producer: TransactionalProducer,
+        commits: Vec<(TopicPartition, OffsetCommit)>,
+        now: Now,
+    ) -> Result<Appended, GroupError> {
+        let records = encode(seat, &commits)?;
+        let TransactionalProducer {
+            producer_id,
+            producer_epoch,
+            admission,
+        } = producer;
+        let author = Author::Transaction {
+            producer_id,
+            epoch: producer_epoch,
+            admission,
+        };
+        let required_acks = self.config.broker().offsets_commit_required_acks;
+        self.note_open(producer_id, seat.group.id());
+        let appended = self
+            .append(records, author, required_acks, now)
+            .map_err(|error| group_error(&error, ForWhat::Offsets))?;
+        for ((partition, commit), record_offset) in commits.into_iter().zip(appended.first_offset..)
+        {
+            let offsets = &mut seat.group.offsets;
+            offsets.replay_transactional(producer_id, &partition, commit, record_offset);
+        }
+        Ok(appended)
+    }
+
+    fn check_metadata(
+        &self,
+        commits: &[(TopicPartition, OffsetCommit)],
+    ) -> Vec<Result<(), GroupError>> {
+        let metadata_max = self.config.broker().offset_metadata_max_bytes;
+        let metadata_max = usize::try_from(metadata_max).unwrap_or(0);
+        let commits = commits.iter();
+        commits
+            .map(|(_, commit)| {
+                // Kafka counts UTF-16 units.
+                if commit.metadata.encode_utf16().count() > metadata_max {
+                    Err(GroupError::OffsetMetadataTooLarge)
+                } else {
+                    Ok(())
+                }
+            })
+            .collect()
     }
 
     /// Sees a commit through even if who asked for it hangs up.
@@ -101,6 +176,21 @@ impl Shard {
         });
         landing.await.unwrap_or(Err(GroupError::NotCoordinator))
     }
+}
+
+fn encode(
+    seat: &Seat,
+    commits: &[(TopicPartition, OffsetCommit)],
+) -> Result<Vec<KeyValue>, GroupError> {
+    let id = seat.group.id();
+    let commits = commits.iter();
+    let records = commits.map(|(partition, commit)| {
+        let key = offset_key(id, &partition.topic, partition.partition)?;
+        Ok((key, Some(commit.encode()?)))
+    });
+    records
+        .collect::<Result<_, FieldError>>()
+        .map_err(|_| GroupError::UnknownServerError)
 }
 
 /// Commits are in the log for good, or not.

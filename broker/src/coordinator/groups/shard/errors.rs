@@ -1,6 +1,7 @@
 //! What becomes of writes that fail.
 
 use barnabas_core::group::GroupError;
+use barnabas_core::partition::producers::ProducerError;
 
 use crate::coordinator::appending::WriteError;
 use crate::log::AppendError;
@@ -25,6 +26,12 @@ pub(super) fn group_error(error: &WriteError, what: ForWhat) -> GroupError {
             PartitionError::NotLeaderOrFollower | PartitionError::StorageError,
         )
         | WriteError::Append(AppendError::Storage(_)) => GroupError::NotCoordinator,
+        WriteError::Append(AppendError::Producer(ProducerError::InvalidProducerEpoch {
+            ..
+        })) => GroupError::InvalidProducerEpoch,
+        WriteError::Append(AppendError::Producer(ProducerError::InvalidTxnState { .. })) => {
+            GroupError::InvalidTxnState
+        }
         WriteError::Partition(PartitionError::RequestTimedOut) => match what {
             ForWhat::Group => GroupError::RebalanceInProgress,
             ForWhat::Offsets => GroupError::RequestTimedOut,
@@ -42,7 +49,10 @@ pub(super) fn group_error(error: &WriteError, what: ForWhat) -> GroupError {
             | PartitionError::OffsetOutOfRange,
         )
         | WriteError::Append(
-            AppendError::Producer(_)
+            AppendError::Producer(
+                ProducerError::OutOfOrderSequence { .. }
+                | ProducerError::TransactionCoordinatorFenced { .. },
+            )
             | AppendError::UnexpectedOffset { .. }
             | AppendError::OffsetsNotAscending
             | AppendError::Corrupt { .. },

@@ -3,10 +3,10 @@
 //! A group is locked while it decides and while its records are appended, so the log has them in the order in which
 //! they were decided. Nobody holds the lock while replicas are waited for.
 
-mod committing;
+pub(super) mod committing;
 mod errors;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -98,6 +98,8 @@ pub(super) struct Shard {
     status: Mutex<Status>,
     timers: Timers,
     timer_task: Mutex<Option<JoinHandle<()>>>,
+    /// Groups to which producers may have committed within open transactions.
+    open: Mutex<BTreeMap<i64, BTreeSet<GroupId>>>,
 }
 
 impl Shard {
@@ -114,6 +116,7 @@ impl Shard {
             status: Mutex::new(Status::Loading { ended: Vec::new() }),
             timers: Timers::default(),
             timer_task: Mutex::new(None),
+            open: Mutex::default(),
         });
         host::spawn(Arc::clone(&shard).load());
         shard
@@ -121,6 +124,10 @@ impl Shard {
 
     fn status(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn partition(&self) -> Arc<Partition> {
+        Arc::clone(&self.partition)
     }
 
     pub(super) fn rules(&self) -> GroupRules {
@@ -184,6 +191,11 @@ impl Shard {
         for (producer_id, is_committed) in ended.drain(..) {
             for group in groups.values_mut() {
                 group.offsets.replay_marker(producer_id, is_committed);
+            }
+        }
+        for (id, group) in &groups {
+            for producer_id in group.offsets.producers() {
+                self.note_open(producer_id, id);
             }
         }
         let groups: IndexMap<GroupId, Arc<Cell>> = groups
@@ -487,10 +499,26 @@ impl Shard {
             ended.push((producer_id, is_committed));
             return;
         }
-        for cell in self.cells() {
+        let groups = self.open().remove(&producer_id).unwrap_or_default();
+        for id in groups {
+            let Ok(Some(cell)) = self.cell(&id) else {
+                continue;
+            };
             let offsets = &mut cell.lock().group.offsets;
             offsets.replay_marker(producer_id, is_committed);
         }
+    }
+
+    /// A group of which the end of the producer's transaction has to be told.
+    fn note_open(&self, producer_id: i64, group: &GroupId) {
+        let mut open = self.open();
+        open.entry(producer_id)
+            .or_default()
+            .insert(Arc::clone(group));
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<i64, BTreeSet<GroupId>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // --- forgetting ---
