@@ -18,6 +18,7 @@ mod replicas;
 mod sweep;
 mod three_brokers;
 mod tools;
+mod transactions;
 mod znode_dumps;
 mod znodes;
 mod zookeeper;

@@ -7,7 +7,7 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
 use super::error_code::{NONE, ResponseError};
-use crate::coordinator::OFFSETS_TOPIC;
+use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::TopicError;
 
 /// Kinds of coordinator keys.
@@ -26,8 +26,7 @@ struct Node {
     endpoint: Endpoint,
 }
 
-/// `FindCoordinator` (key 10, v0–6). Transactions have no coordinator yet, which clients are told in a way that
-/// makes them try again.
+/// `FindCoordinator` (key 10, v0–6).
 pub async fn find_coordinator(
     request: FindCoordinatorRequest,
     context: &Context<'_>,
@@ -52,7 +51,10 @@ async fn find(key_type: i8, key: &str, context: &Context<'_>) -> Result<Node, Re
             let partition = context.broker.groups.partition_for(key);
             leader_of(OFFSETS_TOPIC, partition, context).await
         }
-        TRANSACTION => Err(ResponseError::CoordinatorNotAvailable),
+        TRANSACTION => {
+            let partition = context.broker.transactions.partition_for(key);
+            leader_of(TRANSACTIONS_TOPIC, partition, context).await
+        }
         SHARE if context.version >= 6 => Err(ResponseError::CoordinatorNotAvailable),
         _ => Err(ResponseError::InvalidRequest),
     }

@@ -28,10 +28,10 @@ pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
-pub mod producer_ids;
 pub mod reassignment;
 pub mod topics;
 mod traffic;
+pub mod transactions;
 pub mod txn_markers;
 pub mod txn_offsets;
 pub mod verification;
@@ -240,8 +240,13 @@ api_table! {
     CreateTopics(CreateTopicsRequest) 0..=7 => topics::create_topics,
     DeleteTopics(DeleteTopicsRequest) 0..=6 => topics::delete_topics,
     DeleteRecords(DeleteRecordsRequest) 0..=2 => offsets::delete_records,
-    InitProducerId(InitProducerIdRequest) 0..=5 => producer_ids::init_producer_id,
+    InitProducerId(InitProducerIdRequest) 0..=5 => transactions::init_producer_id,
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest) 0..=4 => offsets::offset_for_leader_epoch,
+    AddPartitionsToTxn(AddPartitionsToTxnRequest) 0..=5 => transactions::add_partitions_to_txn,
+    AddOffsetsToTxn(AddOffsetsToTxnRequest) 0..=4 => transactions::add_offsets_to_txn,
+    EndTxn(EndTxnRequest) 0..=4 => transactions::end_txn,
+    DescribeTransactions(DescribeTransactionsRequest) 0..=0 => transactions::describe_transactions,
+    ListTransactions(ListTransactionsRequest) 0..=1 => transactions::list_transactions,
     WriteTxnMarkers(WriteTxnMarkersRequest) 0..=1 => txn_markers::write_markers,
     TxnOffsetCommit(TxnOffsetCommitRequest) 0..=4 => txn_offsets::txn_offset_commit,
     DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,

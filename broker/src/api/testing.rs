@@ -23,6 +23,8 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions,
 };
+use crate::coordinator::markers::MarkerWriter;
+use crate::coordinator::transactions::CompleterOptions;
 use crate::coordinator::{
     GroupCoordinator, TransactionCoordinator, TransactionVerifier, TransactionVerifierOptions,
 };
@@ -131,7 +133,15 @@ impl TestBroker {
             metadata: metadata.clone(),
             config: live.clone(),
         });
-        let transactions = TransactionCoordinator::new(&live);
+        let groups = GroupCoordinator::new(live.clone());
+        let transactions = TransactionCoordinator::new(CompleterOptions {
+            broker_id,
+            config: live.clone(),
+            metadata: metadata.clone(),
+            zookeeper: zookeeper.clone(),
+            network: peers.clone(),
+            local: MarkerWriter::new(replicas.clone(), groups.clone(), live.clone()),
+        });
         let verifier = TransactionVerifier::new(TransactionVerifierOptions {
             broker_id,
             network: peers.clone(),
@@ -146,7 +156,7 @@ impl TestBroker {
             controller_link,
             broker_id,
             cluster_id: "DUlsPUxIT0-iUYpZZPU9Mg".to_owned(),
-            groups: GroupCoordinator::new(live.clone()),
+            groups,
             transactions,
             verifier,
             config: live,

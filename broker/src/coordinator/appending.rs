@@ -111,6 +111,16 @@ pub fn append(
 }
 
 impl Appended {
+    /// What is in the log below `offset`, whoever has written it.
+    pub fn up_to(partition: &Arc<Partition>, offset: Offset) -> Self {
+        Self {
+            partition: Arc::clone(partition),
+            first_offset: offset,
+            next_offset: offset,
+            waits_for_replicas: true,
+        }
+    }
+
     /// Whether the records are safe; `None` if that is not known yet.
     pub fn settled(&self) -> Option<Result<(), WriteError>> {
         if !self.waits_for_replicas {

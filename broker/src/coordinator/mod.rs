@@ -7,16 +7,18 @@
 //! | [`markers`] | the ends of transactions, in the partitions of this broker |
 //! | [`verification`] | questions to the coordinators of transactions |
 //! | [`appending`] | writing a coordinator's records and waiting until they are safe |
+//! | [`shards`] | the partitions that this broker leads; loading them |
 //! | [`reading`] | walking over the log of an internal topic |
 
 pub mod appending;
 pub mod groups;
 pub mod markers;
 pub mod reading;
+pub mod shards;
 pub mod transactions;
 pub mod verification;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use barnabas_core::ids::{LeaderEpoch, TopicPartition};
 
@@ -35,18 +37,28 @@ pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 /// All coordinators of this broker, as the replica manager knows them.
 pub struct Coordinators {
     pub groups: Arc<GroupCoordinator>,
+    /// It writes markers to partitions of the replica manager that knows it.
+    pub transactions: Weak<TransactionCoordinator>,
 }
 
 impl RoleListener for Coordinators {
     fn elected(&self, partition: &Arc<Partition>, leader_epoch: LeaderEpoch) {
         if &*partition.topic_partition.topic == OFFSETS_TOPIC {
             self.groups.elected(partition, leader_epoch);
+        } else if &*partition.topic_partition.topic == TRANSACTIONS_TOPIC
+            && let Some(transactions) = self.transactions.upgrade()
+        {
+            transactions.elected(partition, leader_epoch);
         }
     }
 
     fn resigned(&self, partition: &TopicPartition, leader_epoch: Option<LeaderEpoch>) {
         if &*partition.topic == OFFSETS_TOPIC {
             self.groups.resigned(partition.partition, leader_epoch);
+        } else if &*partition.topic == TRANSACTIONS_TOPIC
+            && let Some(transactions) = self.transactions.upgrade()
+        {
+            transactions.resigned(partition.partition, leader_epoch);
         }
     }
 

@@ -8,6 +8,7 @@ mod controller;
 mod error;
 mod frame;
 pub mod leader;
+pub mod markers;
 #[cfg(test)]
 mod recorded;
 mod tcp;

@@ -20,9 +20,11 @@ use crate::config::LiveConfig;
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
+use crate::coordinator::markers::MarkerWriter;
+use crate::coordinator::transactions::CompleterOptions;
 use crate::coordinator::{
-    Coordinators, GroupCoordinator, OFFSETS_TOPIC, TransactionCoordinator, TransactionVerifier,
-    TransactionVerifierOptions,
+    Coordinators, GroupCoordinator, OFFSETS_TOPIC, TRANSACTIONS_TOPIC, TransactionCoordinator,
+    TransactionVerifier, TransactionVerifierOptions,
 };
 use crate::files::Files;
 use crate::liveness::{self, LivenessOptions};
@@ -135,8 +137,17 @@ impl Assembly {
             metrics: metrics.clone(),
         });
         let groups = GroupCoordinator::new(live.clone());
+        let transactions = TransactionCoordinator::new(CompleterOptions {
+            broker_id,
+            config: live.clone(),
+            metadata: metadata.clone(),
+            zookeeper: zookeeper.clone(),
+            network: ground.network.clone(),
+            local: MarkerWriter::new(replicas.clone(), groups.clone(), live.clone()),
+        });
         replicas.set_role_listener(Arc::new(Coordinators {
             groups: groups.clone(),
+            transactions: Arc::downgrade(&transactions),
         }));
         let session_slots = config.max_incremental_fetch_session_cache_slots;
         let registration = identity::registration(&config, broker_id, addresses);
@@ -161,12 +172,11 @@ impl Assembly {
         let peers = ground.network;
         replicas.start();
         metadata.expect_update(FIRST_UPDATE_PATIENCE, !logs.all_logs().is_empty());
-        let offsets_topic = zookeeper.topic_assignment(OFFSETS_TOPIC).await;
-        let offsets_partitions = match offsets_topic.map_err(StartError::OffsetsTopic)? {
-            Some(assignment) => assignment.partitions.len() as i32,
-            None => config.offsets_topic_num_partitions,
-        };
-        let group_expiry = groups.start(offsets_partitions);
+        let partitions = partitions_of(&zookeeper, OFFSETS_TOPIC).await?;
+        let group_expiry = groups.start(partitions.unwrap_or(config.offsets_topic_num_partitions));
+        let partitions = partitions_of(&zookeeper, TRANSACTIONS_TOPIC).await?;
+        let transaction_timers =
+            transactions.start(partitions.unwrap_or(config.transaction_state_log_num_partitions));
         let controller = ControllerHandle::start(ControllerOptions {
             zookeeper: zookeeper.clone(),
             config: live.clone(),
@@ -182,7 +192,6 @@ impl Assembly {
             config: live.clone(),
         });
         let _ = isr.set(controller_link.clone());
-        let transactions = TransactionCoordinator::new(&live);
         let verifier = TransactionVerifier::new(TransactionVerifierOptions {
             broker_id,
             network: peers.clone(),
@@ -214,6 +223,7 @@ impl Assembly {
             host::spawn(count_session_events(broker.clone())),
             group_expiry,
         ];
+        tasks.extend(transaction_timers);
         let watching = liveness::start(LivenessOptions {
             broker_id,
             zookeeper: zookeeper.clone(),
@@ -258,6 +268,7 @@ impl Assembled {
         self.broker.controller.let_go_of_registration().await;
         // Members of groups wait for minutes.
         self.broker.groups.stop();
+        self.broker.transactions.stop();
     }
 
     async fn hand_over_leaders(&self) {
@@ -287,6 +298,13 @@ impl Assembled {
             }
         }
     }
+}
+
+/// How many partitions an internal topic has, if it is there.
+async fn partitions_of(zookeeper: &ZooKeeper, topic: &str) -> Result<Option<i32>, StartError> {
+    let assignment = zookeeper.topic_assignment(topic).await;
+    let assignment = assignment.map_err(StartError::InternalTopic)?;
+    Ok(assignment.map(|assignment| assignment.partitions.len() as i32))
 }
 
 /// Cluster id, then broker id: the configured one, that of the log directories, or a new one.

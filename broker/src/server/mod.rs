@@ -58,8 +58,8 @@ pub enum StartError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Registration(#[from] RegistrationError),
-    #[error("the topic of committed offsets could not be looked at in ZooKeeper: {0}")]
-    OffsetsTopic(TopicStoreError),
+    #[error("an internal topic could not be looked at in ZooKeeper: {0}")]
+    InternalTopic(TopicStoreError),
     #[error(transparent)]
     Admin(#[from] AdminError),
 }

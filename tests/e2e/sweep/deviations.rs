@@ -3,15 +3,6 @@
 use std::ops::RangeInclusive;
 
 use barnabas_tests::broker::BrokerKind;
-use kafka_protocol::messages::{
-    DescribeLogDirsRequest, FindCoordinatorRequest, InitProducerIdRequest,
-};
-use kafka_protocol::protocol::Request as _;
-
-/// Transactions are not served yet, so their topic is not there either.
-pub(super) fn are_transactions_missing() -> bool {
-    BrokerKind::under_test() == BrokerKind::Barnabas
-}
 
 /// A set of recorded cases, and why they differ.
 pub(super) struct Deviation {
@@ -22,30 +13,7 @@ pub(super) struct Deviation {
     pub(super) reason: &'static str,
 }
 
-const NO_COORDINATORS: &str = "coordinators of transactions are not served yet";
-
-const NO_MARKERS: &str = "markers of transactions are not written yet, so a log is shorter";
-
-const DEVIATIONS: &[Deviation] = &[
-    Deviation {
-        key: FindCoordinatorRequest::KEY,
-        versions: 0..=6,
-        cases: &["txn"],
-        reason: NO_COORDINATORS,
-    },
-    Deviation {
-        key: InitProducerIdRequest::KEY,
-        versions: 0..=5,
-        cases: &["transactional", "foreign producer id"],
-        reason: NO_COORDINATORS,
-    },
-    Deviation {
-        key: DescribeLogDirsRequest::KEY,
-        versions: 0..=4,
-        cases: &["all"],
-        reason: NO_MARKERS,
-    },
-];
+const DEVIATIONS: &[Deviation] = &[];
 
 /// The reason why a case differs, if it is meant to.
 pub(super) fn deviation_of(

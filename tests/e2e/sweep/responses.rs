@@ -35,6 +35,8 @@ pub(super) fn decode(key: i16, version: i16, frame: Bytes) -> Result<Tree> {
         AlterPartitionReassignmentsRequest ListPartitionReassignmentsRequest UpdateFeaturesRequest
         OffsetCommitRequest OffsetFetchRequest JoinGroupRequest HeartbeatRequest LeaveGroupRequest
         SyncGroupRequest DescribeGroupsRequest ListGroupsRequest DeleteGroupsRequest OffsetDeleteRequest
-        ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest
+        ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest AddPartitionsToTxnRequest
+        AddOffsetsToTxnRequest EndTxnRequest WriteTxnMarkersRequest TxnOffsetCommitRequest
+        DescribeTransactionsRequest ListTransactionsRequest
     ))
 }

@@ -317,11 +317,17 @@ impl Transaction {
 
     /// Aborts a transaction that was open for too long, and shuts its producer out.
     pub fn time_out(&mut self, now_ms: i64) -> Result<Option<TransactionValue>, TransactionError> {
-        let end_ms = self.value.start_ms + i64::from(self.value.timeout_ms);
-        if self.pending.is_some() || self.value.state != State::Ongoing || end_ms >= now_ms {
-            return Ok(None);
+        if self.is_overdue(now_ms) {
+            self.fence(now_ms).map(Some)
+        } else {
+            Ok(None)
         }
-        self.fence(now_ms).map(Some)
+    }
+
+    /// Whether the transaction was open for too long and nobody is ending it.
+    pub fn is_overdue(&self, now_ms: i64) -> bool {
+        let end_ms = self.value.start_ms + i64::from(self.value.timeout_ms);
+        self.pending.is_none() && self.value.state == State::Ongoing && end_ms < now_ms
     }
 
     /// Whether nobody has used the transactional id for `retention_ms`, so that a tombstone is to be written.

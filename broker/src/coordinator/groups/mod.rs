@@ -7,9 +7,7 @@ mod loading;
 mod shard;
 mod timers;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use barnabas_core::group::records::OffsetCommit;
@@ -17,9 +15,10 @@ use barnabas_core::group::{
     Description, Group, GroupError, Join, JoinFailure, Joined, Leaver, MemberRef, State, Sync,
     Synced,
 };
-use barnabas_core::ids::{GroupId, LeaderEpoch, TopicPartition, coordinator_partition};
+use barnabas_core::ids::{GroupId, LeaderEpoch, TopicPartition};
 use tokio::task::JoinHandle;
 
+use super::shards::{Coordinated as _, Shards};
 use crate::config::LiveConfig;
 use crate::replica::Partition;
 use crate::{clock, host};
@@ -30,10 +29,7 @@ pub use shard::committing::TransactionalProducer;
 /// All groups of this broker.
 pub struct GroupCoordinator {
     config: Arc<LiveConfig>,
-    /// How many partitions `__consumer_offsets` has; fixed while the broker runs.
-    partitions: AtomicI32,
-    is_active: AtomicBool,
-    shards: RwLock<BTreeMap<i32, Arc<Shard>>>,
+    shards: Shards<Shard>,
 }
 
 /// A group in a list.
@@ -47,33 +43,25 @@ pub struct GroupListing {
 impl GroupCoordinator {
     pub fn new(config: Arc<LiveConfig>) -> Arc<Self> {
         Arc::new(Self {
-            partitions: AtomicI32::new(config.broker().offsets_topic_num_partitions),
+            shards: Shards::new(config.broker().offsets_topic_num_partitions),
             config,
-            is_active: AtomicBool::new(false),
-            shards: RwLock::default(),
         })
     }
 
     /// Begins to serve; the topic has, or will have, so many partitions. The returned task forgets what is expired.
     pub fn start(self: &Arc<Self>, partitions: i32) -> JoinHandle<()> {
-        self.partitions.store(partitions, Ordering::SeqCst);
-        self.is_active.store(true, Ordering::SeqCst);
+        self.shards.start(partitions);
         host::spawn(Arc::clone(self).expire_regularly())
     }
 
     /// Answers everybody who waits, and nobody from now on.
     pub fn stop(&self) {
-        self.is_active.store(false, Ordering::SeqCst);
-        let shards =
-            std::mem::take(&mut *self.shards.write().unwrap_or_else(PoisonError::into_inner));
-        for shard in shards.values() {
-            shard.resign();
-        }
+        self.shards.stop();
     }
 
     /// The partition of `__consumer_offsets` that a group belongs to.
     pub fn partition_for(&self, group: &str) -> i32 {
-        coordinator_partition(group, self.partitions.load(Ordering::SeqCst))
+        self.shards.partition_for(group)
     }
 
     // --- leading and not leading ---
@@ -81,26 +69,14 @@ impl GroupCoordinator {
     /// This broker leads a partition of `__consumer_offsets` from now on.
     pub fn elected(&self, partition: &Arc<Partition>, leader_epoch: LeaderEpoch) {
         let number = partition.topic_partition.partition;
-        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = shards.get(&number) {
-            if known.leader_epoch >= leader_epoch {
-                return;
-            }
-            known.resign();
-        }
-        shards.insert(number, Shard::start(partition, leader_epoch, &self.config));
+        self.shards.elected(number, leader_epoch, || {
+            Shard::start(partition, leader_epoch, &self.config)
+        });
     }
 
     /// This broker does not lead it any more; without an epoch it is deleted.
     pub fn resigned(&self, partition: i32, leader_epoch: Option<LeaderEpoch>) {
-        let mut shards = self.shards.write().unwrap_or_else(PoisonError::into_inner);
-        let is_newer =
-            |shard: &Arc<Shard>| leader_epoch.is_some_and(|epoch| shard.leader_epoch > epoch);
-        if shards.get(&partition).is_some_and(|shard| !is_newer(shard))
-            && let Some(shard) = shards.remove(&partition)
-        {
-            drop(shards);
-            shard.resign();
+        if self.shards.resigned(partition, leader_epoch) {
             tracing::info!(partition, ?leader_epoch, "unloaded groups");
         }
     }
@@ -132,21 +108,15 @@ impl GroupCoordinator {
     }
 
     fn shards(&self) -> Vec<Arc<Shard>> {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        shards.values().cloned().collect()
+        self.shards.all()
     }
 
     fn shard(&self, group: &str) -> Result<Arc<Shard>, GroupError> {
-        if !self.is_active.load(Ordering::SeqCst) {
+        if !self.shards.is_active() {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let number = self.partition_for(group);
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        let shard = shards
-            .get(&number)
-            .cloned()
-            .ok_or(GroupError::NotCoordinator)?;
-        drop(shards);
+        let shard = self.shards.get(number).ok_or(GroupError::NotCoordinator)?;
         if shard.is_loading() {
             return Err(GroupError::CoordinatorLoadInProgress);
         }
@@ -264,10 +234,7 @@ impl GroupCoordinator {
 
     /// The end of a transaction is in the log of a partition of `__consumer_offsets`.
     pub fn transaction_ended(&self, partition: i32, producer_id: i64, is_committed: bool) {
-        let shards = self.shards.read().unwrap_or_else(PoisonError::into_inner);
-        let shard = shards.get(&partition).cloned();
-        drop(shards);
-        if let Some(shard) = shard {
+        if let Some(shard) = self.shards.get(partition) {
             shard.transaction_ended(producer_id, is_committed);
         }
     }
@@ -341,7 +308,7 @@ impl GroupCoordinator {
 
     /// All groups, and whether some are not known yet.
     pub fn list(&self) -> Result<(Vec<GroupListing>, bool), GroupError> {
-        if !self.is_active.load(Ordering::SeqCst) {
+        if !self.shards.is_active() {
             return Err(GroupError::CoordinatorNotAvailable);
         }
         let mut groups = Vec::new();

@@ -27,6 +27,7 @@ use super::loading;
 use super::timers::Timers;
 use crate::config::LiveConfig;
 use crate::coordinator::appending::{Appended, Author, KeyValue, WriteError, append};
+use crate::coordinator::shards::{self, Coordinated};
 use crate::replica::Partition;
 use crate::{clock, host};
 
@@ -93,7 +94,7 @@ enum Status {
 /// See the module.
 pub(super) struct Shard {
     partition: Arc<Partition>,
-    pub(super) leader_epoch: LeaderEpoch,
+    leader_epoch: LeaderEpoch,
     config: Arc<LiveConfig>,
     status: Mutex<Status>,
     timers: Timers,
@@ -144,23 +145,12 @@ impl Shard {
 
     async fn load(self: Arc<Self>) {
         let started = clock::now();
-        let shard = Arc::clone(&self);
-        let loaded = host::blocking(move || {
+        let loaded = shards::load(&self, &self.partition, |shard, log| {
             let buffer_bytes = shard.config.broker().offsets_load_buffer_size.max(1) as usize;
-            let log = shard.partition.log()?;
-            loading::load(&log, buffer_bytes, || shard.is_loading())
-                .map_err(|error| crate::replica::partition::partition_error(&error))
+            loading::load(log, buffer_bytes, || shard.is_loading())
         });
-        let groups = match loaded.await {
-            Ok(Ok(groups)) => groups,
-            Ok(Err(error)) => {
-                tracing::error!(partition = %self.partition.topic_partition, %error, "cannot load groups");
-                return;
-            }
-            Err(error) => {
-                tracing::error!(partition = %self.partition.topic_partition, %error, "cannot load groups");
-                return;
-            }
+        let Some(groups) = loaded.await else {
+            return;
         };
         let count = groups.len();
         if self.activate(groups) {
@@ -176,10 +166,6 @@ impl Shard {
                 "loaded groups"
             );
         }
-    }
-
-    pub(super) fn is_loading(&self) -> bool {
-        matches!(*self.status(), Status::Loading { .. })
     }
 
     fn activate(self: &Arc<Self>, mut groups: IndexMap<GroupId, Group>) -> bool {
@@ -216,27 +202,6 @@ impl Shard {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(task);
         true
-    }
-
-    /// Another broker leads the partition from now on; whoever waits is told to look for it.
-    pub(super) fn resign(self: &Arc<Self>) {
-        let status = std::mem::replace(&mut *self.status(), Status::Resigned);
-        if let Some(task) = self
-            .timer_task
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
-            task.abort();
-        }
-        if let Status::Active { groups } = status {
-            let now = clock::now();
-            for cell in groups.values() {
-                let mut seat = cell.lock();
-                let effects = seat.group.unload();
-                self.carry_out(cell, &mut seat, effects, now);
-            }
-        }
     }
 
     async fn keep_time(self: Arc<Self>) {
@@ -575,6 +540,36 @@ impl Shard {
                     "tombstones could not be written"
                 );
                 Err(group_error(&error, ForWhat::Group))
+            }
+        }
+    }
+}
+
+impl Coordinated for Shard {
+    fn leader_epoch(&self) -> LeaderEpoch {
+        self.leader_epoch
+    }
+
+    fn is_loading(&self) -> bool {
+        matches!(*self.status(), Status::Loading { .. })
+    }
+
+    fn resign(self: &Arc<Self>) {
+        let status = std::mem::replace(&mut *self.status(), Status::Resigned);
+        if let Some(task) = self
+            .timer_task
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            task.abort();
+        }
+        if let Status::Active { groups } = status {
+            let now = clock::now();
+            for cell in groups.values() {
+                let mut seat = cell.lock();
+                let effects = seat.group.unload();
+                self.carry_out(cell, &mut seat, effects, now);
             }
         }
     }
