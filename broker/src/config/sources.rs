@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use barnabas_core::config::table;
 
-use super::Texts;
+use super::{Texts, providers};
 
 /// Why settings could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +19,10 @@ pub enum SourceError {
     Yaml { path: PathBuf, problem: String },
     #[error("{path}: {key} is given twice; keep one of them")]
     Twice { path: PathBuf, key: String },
+    #[error(
+        "{key}={class}: not one of Kafka's providers EnvVarConfigProvider, FileConfigProvider and DirectoryConfigProvider"
+    )]
+    Provider { key: String, class: String },
     #[error("--override {text}: this is not key=value; write for example --override broker.id=1")]
     Override { text: String },
 }
@@ -35,8 +39,10 @@ pub fn read(
     environment: impl Iterator<Item = (String, String)>,
     overrides: &[String],
 ) -> Result<Texts, SourceError> {
+    let environment: BTreeMap<String, String> = environment.collect();
     let mut texts = file.map_or_else(|| Ok(Texts::new()), read_file)?;
-    texts.extend(from_environment(environment));
+    let settings = from_environment(environment.clone().into_iter());
+    texts.extend(settings.into_iter().filter(is_set));
     for text in overrides {
         let (key, value) = text
             .split_once('=')
@@ -46,7 +52,13 @@ pub fn read(
         }
         texts.insert(key.trim().to_owned(), value.trim().to_owned());
     }
+    providers::resolve(&mut texts, &environment)?;
     Ok(texts)
+}
+
+/// Kubernetes sets a variable from a label that a pod lacks to nothing: such a broker has no rack, not an empty one.
+fn is_set((key, value): &(String, String)) -> bool {
+    key != "broker.rack" || !value.is_empty()
 }
 
 fn read_file(path: &Path) -> Result<Texts, SourceError> {
