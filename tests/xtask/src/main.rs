@@ -7,6 +7,7 @@
 mod arguments;
 mod bench;
 mod fuzz;
+mod images;
 mod install;
 mod kubernetes;
 mod lint;
@@ -45,6 +46,9 @@ cargo xtask <task>
              --seed N                         the one world of this seed, which a failure has printed
              --trace                          with it: print all its events
              --log LEVEL                      with it: print what its brokers log
+  images   container images of the broker and the operator, without a daemon: target/images
+             --tag TAG                        their tag (0.1.0)
+             --debug                          build without optimizing, which is sooner done
   install  what `test` installs, without running anything
 ";
 
@@ -72,6 +76,7 @@ fn dispatch(mut words: Vec<String>) -> Result<()> {
         "bench" => bench::bench(words),
         "fuzz" => fuzz::fuzz(words),
         "sim" => sim::sim(words),
+        "images" => images::images(words),
         "install" => install::for_tests(),
         "help" | "--help" | "-h" => {
             print!("{TASKS}");
