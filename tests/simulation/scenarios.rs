@@ -155,6 +155,28 @@ fn sessions_of_all_brokers_expire_again_and_again() {
     });
 }
 
+/// Coordinators, leaders and whoever else a transaction needs die one after the other, in all phases of transactions.
+#[test]
+fn transactions_end_alike_everywhere_whoever_dies() {
+    let plan = Plan {
+        producers: 0,
+        consumers: 0,
+        transactional_producers: 6,
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        for round in 0..8 {
+            let victim = world.random_node();
+            world.kill(victim);
+            sleep(Duration::from_millis(300 + 170 * round)).await;
+            world.start(victim);
+            sleep(Duration::from_millis(2_500 + world.random_below(2_000))).await;
+        }
+        let (committed, aborted) = world.checks.transaction_counts();
+        assert!(committed >= 10 && aborted >= 4, "{committed} {aborted}");
+    });
+}
+
 /// What is not flushed is lost when all machines lose power: if nobody notices that, nobody would notice a defect.
 #[test]
 fn the_checks_see_what_is_lost() {

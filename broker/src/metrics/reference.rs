@@ -80,6 +80,11 @@ pub(crate) const FAMILIES: &[&str] = &[
     "kafka_controller_controllerchannelmanager_totalqueuesize",
     "kafka_controller_controllerchannelmanager_queuesize",
     "kafka_controller_controllerchannelmanager_requestrateandqueuetimems_count",
+    // kafka.coordinator.transaction, kafka.server:type=transaction-coordinator-metrics
+    "kafka_coordinator_transaction_transactionmarkerchannelmanager_unknowndestinationqueuesize",
+    "kafka_coordinator_transaction_transactionmarkerchannelmanager_logappendretryqueuesize",
+    "kafka_server_transaction_coordinator_metrics_partition_load_time_max",
+    "kafka_server_transaction_coordinator_metrics_partition_load_time_avg",
     // kafka.log
     "kafka_log_log_size",
     "kafka_log_log_numlogsegments",

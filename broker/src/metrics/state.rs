@@ -16,6 +16,7 @@ pub fn write_all(broker: &Broker, out: &mut Exposition) {
     write_logs(broker, out);
     write_replicas(broker, out);
     write_controller(broker, out);
+    write_transactions(broker, out);
     write_session(broker, out);
     let api_name = |key| Api::find(key).map(|api| api.name);
     broker.metrics.write(out, api_name, error_code::name_of);
@@ -66,6 +67,22 @@ fn write_logs(broker: &Broker, out: &mut Exposition) {
         log.segment_count() as i64
     });
     broker.logs.write_flush_times(out);
+}
+
+fn write_transactions(broker: &Broker, out: &mut Exposition) {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    let counted = broker.transactions.metrics();
+    let prefix = "kafka_coordinator_transaction_transactionmarkerchannelmanager";
+    let waiting = counted.unknown_destinations.load(Relaxed);
+    let name = format!("{prefix}_unknowndestinationqueuesize");
+    out.gauge(&name, &[], waiting);
+    let retries = counted.append_retries.load(Relaxed);
+    let name = format!("{prefix}_logappendretryqueuesize");
+    out.gauge(&name, &[], retries);
+    let prefix = "kafka_server_transaction_coordinator_metrics_partition_load_time";
+    out.gauge(&format!("{prefix}_max"), &[], counted.load_ms_max());
+    out.gauge(&format!("{prefix}_avg"), &[], counted.load_ms_avg());
 }
 
 fn write_replicas(broker: &Broker, out: &mut Exposition) {

@@ -37,6 +37,10 @@ pub(super) fn decode(key: i16, version: i16, frame: Bytes) -> Result<Tree> {
         SyncGroupRequest DescribeGroupsRequest ListGroupsRequest DeleteGroupsRequest OffsetDeleteRequest
         ConsumerGroupHeartbeatRequest ConsumerGroupDescribeRequest AddPartitionsToTxnRequest
         AddOffsetsToTxnRequest EndTxnRequest WriteTxnMarkersRequest TxnOffsetCommitRequest
-        DescribeTransactionsRequest ListTransactionsRequest
+        DescribeTransactionsRequest ListTransactionsRequest SaslHandshakeRequest SaslAuthenticateRequest
+        DescribeAclsRequest CreateAclsRequest DeleteAclsRequest CreateDelegationTokenRequest
+        RenewDelegationTokenRequest ExpireDelegationTokenRequest DescribeDelegationTokenRequest
+        DescribeClientQuotasRequest AlterClientQuotasRequest DescribeUserScramCredentialsRequest
+        AlterUserScramCredentialsRequest
     ))
 }

@@ -8,6 +8,7 @@
 //! | `LeadersHaveWhatIsCommitted` | who leads has everything that was committed in earlier epochs |
 //! | `AcknowledgedRecordsSurvive` | what was acknowledged for acks=all is committed, where the producer was told |
 //! | `NoDuplicatesNoReordering` | what an idempotent producer sent is committed once, in its order |
+//! | `TransactionsAreAllOrNothing` | a transaction ends alike in all its partitions, and as its producer is told |
 //! | `IsrSubsetOfAssignment` | in ZooKeeper the leader is in the ISR, and the ISR among the replicas |
 //! | `ZnodesAreWellFormed` | what brokers write to ZooKeeper can be read |
 //! | `NothingPanics` | a broken invariant within a broker is noticed |
@@ -21,12 +22,13 @@ use barnabas_broker::zookeeper::memory::MemoryEnsemble;
 use barnabas_broker::zookeeper::{BrokerRegistration, Operation};
 use barnabas_core::control::Leadership;
 use barnabas_core::ids::{BrokerId, LeaderEpoch, Offset, TopicPartition};
-use barnabas_core::records::{batches, records};
+use barnabas_core::records::{ControlRecord, batches, records};
 use barnabas_core::znodes::{ControllerSeat, PartitionState, TopicAssignment};
 use bytes::Bytes;
 
 use super::network::Node;
 use super::trace::Trace;
+use super::transactions::{Outcomes, Transaction};
 
 /// How much of a log is read at once.
 const READ_BYTES: usize = 1 << 20;
@@ -69,6 +71,7 @@ struct Seen {
 struct State {
     brokers: BTreeMap<Node, Arc<Broker>>,
     truths: BTreeMap<TopicPartition, Truth>,
+    outcomes: Outcomes,
     seen: BTreeMap<(Node, TopicPartition), Seen>,
 }
 
@@ -128,6 +131,29 @@ impl Checks {
         }
     }
 
+    /// A producer was told that its transaction ended like that.
+    pub(crate) fn transaction_told(
+        &self,
+        trace: &Trace,
+        transaction: Transaction,
+        is_commit: bool,
+    ) {
+        let told = self.state().outcomes.told(transaction, is_commit);
+        if let Err(violation) = told {
+            trace.violated(&violation);
+        }
+    }
+
+    /// A transaction that has not ended everywhere, if there is one.
+    pub(crate) fn open_transaction(&self) -> Option<String> {
+        self.state().outcomes.open()
+    }
+
+    /// How many transactions ended by commit, and how many by abort.
+    pub(crate) fn transaction_counts(&self) -> (usize, usize) {
+        self.state().outcomes.counts()
+    }
+
     /// A consumer read a record.
     pub(crate) fn consumed(
         &self,
@@ -176,8 +202,8 @@ impl Checks {
         let State {
             brokers,
             truths,
+            outcomes,
             seen,
-            ..
         } = &mut *state;
         for (node, broker) in brokers {
             for partition in broker.replicas.partitions() {
@@ -196,7 +222,7 @@ impl Checks {
                 };
                 let truth = truths.entry(name.clone()).or_default();
                 let seen = seen.entry((*node, name.clone())).or_default();
-                if let Err(violation) = look.check(truth, seen) {
+                if let Err(violation) = look.check(truth, outcomes, seen) {
                     violations.push(violation);
                 }
             }
@@ -312,7 +338,12 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn check(&self, truth: &mut Truth, seen: &mut Seen) -> Result<(), String> {
+    fn check(
+        &self,
+        truth: &mut Truth,
+        outcomes: &mut Outcomes,
+        seen: &mut Seen,
+    ) -> Result<(), String> {
         let Self {
             node,
             partition,
@@ -359,14 +390,21 @@ impl Look<'_> {
         }
         let end = log_end_offset.min(*high_watermark);
         if seen.compared < end {
-            self.compare(seen.compared.max(self.log.log_start_offset()), end, truth)?;
+            let from = seen.compared.max(self.log.log_start_offset());
+            self.compare(from, end, truth, outcomes)?;
             seen.compared = end;
         }
         Ok(())
     }
 
     /// Compares the log with what is committed.
-    fn compare(&self, from: Offset, end: Offset, truth: &mut Truth) -> Result<(), String> {
+    fn compare(
+        &self,
+        from: Offset,
+        end: Offset,
+        truth: &mut Truth,
+        outcomes: &mut Outcomes,
+    ) -> Result<(), String> {
         let (node, partition) = (self.node, self.partition);
         let unreadable = |error: &dyn std::fmt::Display| {
             format!("LogsCanBeRead: {partition} on {node}: {error}")
@@ -390,6 +428,11 @@ impl Look<'_> {
                     break;
                 }
                 let batch = bytes.slice_ref(walk.slice(place, &meta));
+                let marker = if meta.is_control {
+                    ControlRecord::of_batch(&batch).map_err(|error| unreadable(&error))?
+                } else {
+                    None
+                };
                 for record in records(&batch).map_err(|error| unreadable(&error))? {
                     let record = record.map_err(|error| unreadable(&error))?;
                     if record.offset < from || record.offset >= end {
@@ -401,7 +444,23 @@ impl Look<'_> {
                         sequence: record.sequence,
                         value: record.value.unwrap_or_default(),
                     };
-                    self.commit(record.offset, entry, truth)?;
+                    let (producer_id, value) = (entry.producer_id, entry.value.clone());
+                    if !self.commit(record.offset, entry, truth)? {
+                        continue;
+                    }
+                    match marker {
+                        Some(ControlRecord::Commit { .. }) => {
+                            outcomes.marker(partition, producer_id, true)?;
+                        }
+                        Some(ControlRecord::Abort { .. }) => {
+                            outcomes.marker(partition, producer_id, false)?;
+                        }
+                        Some(ControlRecord::Unknown(_)) => {}
+                        None if meta.is_transactional => {
+                            outcomes.record(partition, producer_id, &value);
+                        }
+                        None => {}
+                    }
                 }
                 position = meta.last_offset + 1;
             }
@@ -412,11 +471,12 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn commit(&self, offset: Offset, entry: Entry, truth: &mut Truth) -> Result<(), String> {
+    /// Returns whether the record was not seen on any replica before.
+    fn commit(&self, offset: Offset, entry: Entry, truth: &mut Truth) -> Result<bool, String> {
         let (node, partition) = (self.node, self.partition);
         if let Some(known) = truth.committed.get(&offset) {
             return if *known == entry {
-                Ok(())
+                Ok(false)
             } else {
                 Err(format!(
                     "ReplicasAgreeBelowHighWatermark: {partition} {offset} on {node} is {entry:?}, and \
@@ -447,6 +507,6 @@ impl Look<'_> {
                 .insert(entry.producer_id, (number, offset));
         }
         truth.committed.insert(offset, entry);
-        Ok(())
+        Ok(true)
     }
 }

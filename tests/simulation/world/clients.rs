@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What clients have in common.
 pub(crate) struct Client {
-    network: Arc<Network>,
+    pub(crate) network: Arc<Network>,
     pub(crate) node: Node,
     brokers: Node,
     peers: BTreeMap<Node, Peer>,
@@ -63,7 +63,7 @@ impl Progress {
     }
 }
 
-fn name(text: &str) -> TopicName {
+pub(crate) fn name(text: &str) -> TopicName {
     StrBytes::from_string(text.to_owned()).into()
 }
 
@@ -79,7 +79,7 @@ impl Client {
         }
     }
 
-    async fn call<R: Request + Encodable + HeaderVersion>(
+    pub(crate) async fn call<R: Request + Encodable + HeaderVersion>(
         &mut self,
         to: Node,
         version: i16,
@@ -97,7 +97,7 @@ impl Client {
         peer.call(version, request, ANSWER_TIMEOUT).await
     }
 
-    fn any_broker(&mut self) -> Node {
+    pub(crate) fn any_broker(&mut self) -> Node {
         self.random.random_range(1..=self.brokers)
     }
 
@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    async fn refresh(&mut self) {
+    pub(crate) async fn refresh(&mut self) {
         let broker = self.any_broker();
         let request = MetadataRequest::default().with_topics(None);
         let Ok(response) = self.call(broker, 12, &request).await else {
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    async fn leader(&mut self, partition: &TopicPartition) -> (Node, i32) {
+    pub(crate) async fn leader(&mut self, partition: &TopicPartition) -> (Node, i32) {
         loop {
             match self.leaders.get(partition) {
                 Some((leader, epoch)) if *leader >= 0 => return (*leader, *epoch),
@@ -222,7 +222,7 @@ impl Client {
 }
 
 /// Errors after which a producer tries again.
-fn is_retriable(code: i16) -> bool {
+pub(crate) fn is_retriable(code: i16) -> bool {
     [
         ResponseError::UnknownTopicOrPartition,
         ResponseError::LeaderNotAvailable,

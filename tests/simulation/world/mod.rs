@@ -7,6 +7,7 @@ pub(crate) mod disk;
 pub(crate) mod faults;
 pub(crate) mod network;
 pub(crate) mod trace;
+pub(crate) mod transactions;
 pub(crate) mod zookeeper;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ pub(crate) struct Plan {
     pub(crate) replicas: i16,
     pub(crate) producers: Node,
     pub(crate) consumers: Node,
+    pub(crate) transactional_producers: Node,
     /// How long things go wrong.
     pub(crate) trouble: Duration,
     /// Machines lose power; then every append is flushed, or acknowledged records could be lost.
@@ -91,6 +93,7 @@ impl Plan {
             loses_power,
             session_timeout: Duration::from_secs(6),
             settings,
+            transactional_producers: random.random_range(0..=2),
         }
     }
 
@@ -102,6 +105,7 @@ impl Plan {
             replicas: 3,
             producers: 2,
             consumers: 1,
+            transactional_producers: 1,
             loses_power: false,
             settings: Vec::new(),
             ..Self::of_seed(1)
@@ -246,6 +250,15 @@ impl World {
                 (self.plan.replicas - 1).max(1).to_string(),
             ),
             ("auto.create.topics.enable", "false".to_owned()),
+            (
+                "transaction.state.log.replication.factor",
+                self.plan.replicas.to_string(),
+            ),
+            (
+                "transaction.state.log.min.isr",
+                (self.plan.replicas - 1).max(1).to_string(),
+            ),
+            ("transaction.state.log.num.partitions", "2".to_owned()),
         ]
         .map(|(key, text)| (key.to_owned(), text))
         .into();
@@ -673,6 +686,12 @@ impl Load {
             tokio::spawn(work);
             producers.push(progress);
         }
+        for _ in 0..plan.transactional_producers {
+            let progress = Arc::new(Progress::default());
+            let work = transactions::transact(world.client(), partitions.clone(), progress.clone());
+            tokio::spawn(work);
+            producers.push(progress);
+        }
         for _ in 0..plan.consumers {
             let progress = Arc::new(Progress::default());
             let at = Arc::new(Mutex::default());
@@ -724,6 +743,11 @@ impl Load {
                 let stopped =
                     |progress: &Arc<Progress>| progress.has_stopped.load(Ordering::SeqCst);
                 (!self.producers.iter().all(stopped)).then(|| "a producer waits".to_owned())
+            })
+            .await;
+        world
+            .wait_until_well("TransactionsEnd", PATIENCE, || {
+                world.checks.open_transaction()
             })
             .await;
         world

@@ -14,6 +14,8 @@ mod destination;
 mod loading;
 mod metrics;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
