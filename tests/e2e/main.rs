@@ -18,6 +18,7 @@ mod replicas;
 mod sweep;
 mod three_brokers;
 mod tools;
+mod transactional_clients;
 mod transactions;
 mod znode_dumps;
 mod znodes;

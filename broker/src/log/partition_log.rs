@@ -352,6 +352,16 @@ impl PartitionLog {
         known.is_some_and(|entry| entry.current_txn_first_offset.is_some())
     }
 
+    /// Whether the earliest open transaction was silent for more than `limit_ms`: somebody should have ended it
+    /// (KIP-664).
+    pub fn has_late_transaction(&self, now_ms: i64, limit_ms: i64) -> bool {
+        if self.first_unstable_offset().is_none() {
+            return false;
+        }
+        let since = self.writer().producers.producers.earliest_transaction_ms();
+        since.is_some_and(|since| since > 0 && now_ms.saturating_sub(since) > limit_ms)
+    }
+
     /// Forgets producers that were silent for `producer.id.expiration.ms`.
     pub fn expire_producers(&self, now_ms: i64) {
         self.writer().producers.expire(now_ms);

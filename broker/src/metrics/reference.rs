@@ -43,6 +43,7 @@ pub(crate) const FAMILIES: &[&str] = &[
     "kafka_server_replicamanager_underminisrpartitioncount",
     "kafka_server_replicamanager_atminisrpartitioncount",
     "kafka_server_replicamanager_reassigningpartitions",
+    "kafka_server_replicamanager_partitionswithlatetransactionscount",
     "kafka_server_replicamanager_isrshrinks_total",
     "kafka_server_replicamanager_isrexpands_total",
     "kafka_server_replicamanager_failedisrupdates_total",

@@ -2,9 +2,14 @@
 
 use super::Exposition;
 use crate::api::{Api, Broker, error_code};
+use crate::clock;
 use crate::log::PartitionLog;
 use crate::replica::partition::{Health, Partition};
 use crate::zookeeper::SessionState;
+
+/// How much longer than `transaction.max.timeout.ms` a transaction may stay silent before it counts as late.
+/// Kafka: `ProducerStateManager.LATE_TRANSACTION_BUFFER_MS`.
+const LATE_TRANSACTION_BUFFER_MS: i64 = 5 * 60 * 1000;
 
 /// Writes all metrics of a broker.
 pub fn write_all(broker: &Broker, out: &mut Exposition) {
@@ -99,6 +104,9 @@ fn write_replicas(broker: &Broker, out: &mut Exposition) {
     for (name, value) in gauges {
         out.gauge(&format!("kafka_server_replicamanager_{name}"), &[], value);
     }
+    let late = late_transactions(broker);
+    let name = "kafka_server_replicamanager_partitionswithlatetransactionscount";
+    out.gauge(name, &[], late);
     write_partitions(broker, out);
     write_fetchers(broker, out);
     let sessions = broker.fetch_sessions.counts();
@@ -112,6 +120,20 @@ fn write_replicas(broker: &Broker, out: &mut Exposition) {
     }
     let name = format!("{prefix}_incrementalfetchsessionevictions_total");
     out.counter(&name, &[], sessions.evictions);
+}
+
+/// In how many partitions that this broker leads a transaction hangs (KIP-664).
+fn late_transactions(broker: &Broker) -> usize {
+    let timeout_max = i64::from(broker.config.broker().transaction_max_timeout_ms);
+    let limit_ms = timeout_max + LATE_TRANSACTION_BUFFER_MS;
+    let now_ms = clock::now().wall_clock_ms;
+    let is_late = |partition: &&std::sync::Arc<Partition>| {
+        partition.view().is_leader
+            && partition
+                .log()
+                .is_ok_and(|log| log.has_late_transaction(now_ms, limit_ms))
+    };
+    broker.replicas.partitions().iter().filter(is_late).count()
 }
 
 /// `kafka.cluster:type=Partition`, for the partitions that this broker leads.

@@ -357,6 +357,14 @@ impl Producers {
             .retain(|_, entry| !has_expired(entry, now_ms, expiration_ms));
     }
 
+    /// When the producer of the earliest open transaction last wrote; milliseconds.
+    pub fn earliest_transaction_ms(&self) -> Option<i64> {
+        let (_, producer_id) = self.ongoing.first_key_value()?;
+        self.entries
+            .get(producer_id)
+            .map(|entry| entry.last_timestamp)
+    }
+
     /// Producers with an open transaction.
     pub fn producers_in_transaction(&self) -> BTreeSet<i64> {
         self.ongoing.values().copied().collect()
