@@ -5,7 +5,23 @@
 //! | [`admin`] | the admin client: connections, requests, per-item results |
 //! | [`cluster`] | a snapshot of the cluster that is refreshed |
 //! | [`moves`] | the one owner of moves: heal, drain, spread, balance; waves and throttles |
+//! | [`resource`] | the Topic resource and its generated definition |
+//! | [`topic`] | what is to become of a topic: decisions over plain data |
+//! | [`controller`] | from the watch of Topics to Kafka and back into their status |
+//! | [`signals`] | what ZooKeeper says |
+//! | [`election`] | who of several operators acts |
+//! | [`settings`], [`metrics`], [`http`] | settings; figures; pages |
+//! | [`run`] | the order of starting and stopping |
 
 pub mod admin;
 pub mod cluster;
+pub mod controller;
+pub mod election;
+pub mod http;
+pub mod metrics;
 pub mod moves;
+pub mod resource;
+pub mod run;
+pub mod settings;
+pub mod signals;
+pub mod topic;

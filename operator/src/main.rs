@@ -1,3 +1,159 @@
 //! `barnabas-operator`: see `--help`.
 
-fn main() {}
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use barnabas_operator::admin::Admin;
+use barnabas_operator::cluster::Cluster;
+use barnabas_operator::settings::Settings;
+use barnabas_operator::{resource, run, topic};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Keeps topics and replicas of a Kafka cluster in ZooKeeper mode as described"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve Topic resources.
+    Run(Common),
+    /// Take finalizers off all Topics; topics stay. For uninstalling.
+    Release(Common),
+    /// Write Topic resources for the topics that exist, to standard output.
+    ExportTopics(Common),
+    /// Write the definition of the Topic resource, generated from the types.
+    Crdgen {
+        /// Where to; `-` for standard output.
+        #[arg(default_value = "manifests/crds/topics.yaml")]
+        file: PathBuf,
+    },
+}
+
+/// Settings: a file, over it the environment and flags.
+#[derive(Args)]
+struct Common {
+    /// YAML file of settings.
+    #[arg(long, env = "BARNABAS_OPERATOR_CONFIG")]
+    config: Option<PathBuf>,
+    /// Brokers to ask first, `host:port`, separated by commas.
+    #[arg(long, env = "BARNABAS_OPERATOR_BOOTSTRAP")]
+    bootstrap: Option<String>,
+    /// ZooKeeper as brokers have it, chroot included.
+    #[arg(long, env = "BARNABAS_OPERATOR_ZOOKEEPER")]
+    zookeeper: Option<String>,
+    /// Namespace to watch (repeatable, `*` for all); for exports the namespace of what is written.
+    #[arg(long, env = "BARNABAS_OPERATOR_NAMESPACES", value_delimiter = ',')]
+    namespace: Vec<String>,
+    /// Lease that says who acts; empty for no election.
+    #[arg(long, env = "BARNABAS_OPERATOR_LEASE")]
+    lease: Option<String>,
+    /// Address of metrics, health and debug pages.
+    #[arg(long, env = "BARNABAS_OPERATOR_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Name of this process in the Lease and in events.
+    #[arg(long, env = "POD_NAME")]
+    pod_name: Option<String>,
+    /// Namespace of this process, of its Lease and of the brokers.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pod_namespace: Option<String>,
+    /// What is logged, as in `info,barnabas_operator=debug`.
+    #[arg(long, env = "BARNABAS_OPERATOR_LOG", default_value = "info")]
+    log: String,
+    /// Logs as text, not JSON.
+    #[arg(long)]
+    log_text: bool,
+}
+
+impl Common {
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = match &self.config {
+            Some(path) => Settings::load(path)?,
+            None => Settings::default(),
+        };
+        let texts = [
+            (&mut settings.bootstrap_servers, &self.bootstrap),
+            (&mut settings.zookeeper_connect, &self.zookeeper),
+            (&mut settings.lease, &self.lease),
+            (&mut settings.pod_name, &self.pod_name),
+            (&mut settings.pod_namespace, &self.pod_namespace),
+        ];
+        for (setting, given) in texts {
+            if let Some(given) = given {
+                setting.clone_from(given);
+            }
+        }
+        if let Some(listen) = self.listen {
+            settings.listen = listen;
+        }
+        if !self.namespace.is_empty() {
+            settings.watch_namespaces.clone_from(&self.namespace);
+        }
+        Ok(settings)
+    }
+
+    fn log(&self) -> anyhow::Result<()> {
+        let filter = EnvFilter::try_new(&self.log).context("--log")?;
+        let logs = tracing_subscriber::fmt().with_env_filter(filter);
+        let logs = logs.with_writer(std::io::stderr);
+        if self.log_text {
+            logs.init();
+        } else {
+            logs.json().init();
+        }
+        Ok(())
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let command = Arguments::parse().command;
+    if let Command::Crdgen { file } = &command {
+        let yaml = resource::definition_yaml()?;
+        if file.as_os_str() == "-" {
+            return Ok(std::io::stdout().write_all(yaml.as_bytes())?);
+        }
+        return std::fs::write(file, yaml).with_context(|| format!("writing {}", file.display()));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Run(common) => {
+                common.log()?;
+                run::run(common.settings()?, client().await?).await
+            }
+            Command::Release(common) => {
+                common.log()?;
+                run::release(&common.settings()?, client().await?).await
+            }
+            Command::ExportTopics(common) => {
+                common.log()?;
+                export(&common).await
+            }
+            Command::Crdgen { .. } => Ok(()),
+        }
+    })
+}
+
+async fn client() -> anyhow::Result<kube::Client> {
+    let client = kube::Client::try_default().await;
+    client.context("finding the API server (in-cluster environment or kubeconfig)")
+}
+
+async fn export(common: &Common) -> anyhow::Result<()> {
+    let settings = common.settings()?;
+    let cluster = Cluster::new(Admin::new(settings.admin_options()?)?);
+    let view = cluster.refresh().await?;
+    let namespace = common.namespace.first().map(String::as_str);
+    let yaml = topic::export::manifests(&view, namespace)?;
+    Ok(std::io::stdout().write_all(yaml.as_bytes())?)
+}

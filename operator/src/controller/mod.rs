@@ -1,0 +1,180 @@
+//! The controller of Topics: from the watch to Kafka and back into the status.
+//!
+//! ```text
+//! watch → queue → reconcile (many at once) → intent → batcher → one admin request → per-item result → status
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`reconcile`] | one pass over one resource: the order of steps |
+//! | [`steps`] | carrying out a step |
+//! | [`batcher`], [`failure`] | many intents in one request; what a refusal means |
+//! | [`watch`] | the watch of resources, the claims, the queue |
+//! | [`refresh`] | the cluster's snapshot, and whom a change of it concerns |
+//! | [`events`] | events |
+
+pub mod batcher;
+pub mod events;
+pub mod failure;
+pub mod reconcile;
+pub mod refresh;
+pub mod steps;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use barnabas_core::ids::{TopicId, TopicName};
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::admin::{ConfigChanges, CreatedTopic, NewPartitions};
+use crate::cluster::{Cluster, TopicView};
+use crate::metrics::Metrics;
+use crate::resource::Topic;
+use crate::settings::Settings;
+use crate::topic::claims::{Claims, Name};
+use crate::topic::plan::Desired;
+use batcher::Batcher;
+use events::Events;
+
+/// What reconciles share.
+pub struct Context {
+    pub client: kube::Client,
+    pub settings: Settings,
+    pub cluster: Cluster,
+    pub metrics: Arc<Metrics>,
+    pub events: Events,
+    pub claims: Mutex<Claims>,
+    /// Who waits for what, by namespace that is watched.
+    queues: Mutex<Vec<(Option<String>, mpsc::Sender<ObjectRef<Topic>>)>>,
+    pub create: Batcher<Desired, CreatedTopic>,
+    pub delete: Batcher<TopicId, ()>,
+    pub add_partitions: Batcher<NewPartitions, ()>,
+    pub alter_config: Batcher<ConfigChanges, ()>,
+    pub look: Batcher<TopicName, ()>,
+    /// What is remembered of resources between passes; lost without harm.
+    pub memory: Mutex<BTreeMap<Name, Memory>>,
+    pub status_writes: Limiter,
+    /// A whole snapshot was read at least once.
+    pub is_cluster_known: AtomicBool,
+    /// Since when no broker answers.
+    pub unreachable_since: Mutex<Option<Instant>>,
+    /// The operator is being uninstalled.
+    pub is_released: AtomicBool,
+    /// The Lease is lost, or the process stops: nothing is changed any more.
+    pub is_stopped: AtomicBool,
+    /// Topics that changed since they were looked at.
+    pub dirty: Mutex<BTreeSet<String>>,
+}
+
+/// Of one resource.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub failures: u32,
+    pub written: Option<Instant>,
+    pub first_seen: Option<Instant>,
+    pub was_ready: bool,
+    /// When deletion was asked for.
+    pub deleting_since: Option<Instant>,
+    /// The last warning, not to repeat it each pass.
+    pub warned: Option<String>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Context {
+    pub fn new(
+        client: kube::Client,
+        settings: Settings,
+        cluster: Cluster,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let events = Events::spawn(client.clone(), &settings.pod_name, metrics.clone());
+        Self {
+            create: steps::creator(&cluster, &metrics),
+            delete: steps::deleter(&cluster, &metrics),
+            add_partitions: steps::grower(&cluster, &metrics),
+            alter_config: steps::configurer(&cluster, &metrics),
+            look: steps::looker(&cluster, &metrics),
+            status_writes: Limiter::new(settings.status_writes_per_second),
+            client,
+            settings,
+            cluster,
+            metrics,
+            events,
+            claims: Mutex::default(),
+            queues: Mutex::default(),
+            memory: Mutex::default(),
+            is_cluster_known: AtomicBool::new(false),
+            unreachable_since: Mutex::default(),
+            is_released: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+            dirty: Mutex::default(),
+        }
+    }
+
+    /// The topic as it was seen last.
+    pub fn topic(&self, name: &str) -> Option<Arc<TopicView>> {
+        self.cluster.view().topics.get(name).cloned()
+    }
+
+    /// Puts a resource into the queue of its namespace.
+    pub async fn enqueue(&self, name: &Name) {
+        let queue = lock(&self.queues)
+            .iter()
+            .find(|(namespace, _)| namespace.as_ref().is_none_or(|one| *one == name.namespace))
+            .map(|(_, queue)| queue.clone());
+        if let Some(queue) = queue {
+            let object = ObjectRef::new(&name.name).within(&name.namespace);
+            // An error means that the queue's controller has ended.
+            let _ = queue.send(object).await;
+        }
+    }
+
+    /// The owners of these topics look again.
+    pub async fn enqueue_topics(&self, topics: impl IntoIterator<Item = impl AsRef<str>>) {
+        let owners = lock(&self.claims).owners_of(topics);
+        for owner in owners {
+            self.enqueue(&owner).await;
+        }
+    }
+
+    pub(crate) fn remember(&self, name: &Name, change: impl FnOnce(&mut Memory)) {
+        change(lock(&self.memory).entry(name.clone()).or_default());
+    }
+}
+
+/// So many per second, in bursts of a second's worth.
+pub struct Limiter {
+    per_second: f64,
+    state: Mutex<(f64, Instant)>,
+}
+
+impl Limiter {
+    pub fn new(per_second: u32) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self {
+            per_second,
+            state: Mutex::new((per_second, Instant::now())),
+        }
+    }
+
+    /// Waits for a turn.
+    pub async fn turn(&self) {
+        let wait = {
+            let mut state = lock(&self.state);
+            let now = Instant::now();
+            let gained = (now - state.1).as_secs_f64() * self.per_second;
+            state.0 = (state.0 + gained).min(self.per_second) - 1.0;
+            state.1 = now;
+            (-state.0 / self.per_second).max(0.0)
+        };
+        tokio::time::sleep(Duration::from_secs_f64(wait)).await;
+    }
+}

@@ -1,0 +1,254 @@
+//! `barnabas-operator run`: the order of starting and stopping.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, ListParams};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::admin::Admin;
+use crate::cluster::Cluster;
+use crate::controller::{Context, refresh, watch as topics};
+use crate::election::{Candidate, Leader};
+use crate::http::{self, Health};
+use crate::metrics::Metrics;
+use crate::resource::Topic;
+use crate::settings::Settings;
+use crate::signals;
+
+/// How long the definition of Topics is waited for.
+const DEFINITION: Duration = Duration::from_secs(60);
+/// Reconciles that run have so long to end.
+const FINISH: Duration = Duration::from_secs(8);
+/// An uninstall that began earlier than this is over.
+const RELEASE_VALID: Duration = Duration::from_secs(600);
+
+/// Runs until a signal comes or the Lease is lost; the latter is an error.
+pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Arc::new(Metrics::default());
+    let admin = Admin::observed(settings.admin_options()?, metrics.clone())?;
+    let cluster = Cluster::new(admin);
+    let context = Arc::new(Context::new(client.clone(), settings, cluster, metrics));
+    let settings = &context.settings;
+    let health = Health::start();
+    let bound = http::serve(settings.listen, health.clone(), context.clone())
+        .await
+        .with_context(|| format!("listening on {}", settings.listen))?;
+    info!(%bound, cluster = settings.cluster_name, "the operator starts");
+    context.metrics.set("barnabas_operator_leader", &[], 0.0);
+
+    tokio::select! {
+        defined = wait_for_definition(&client, settings) => defined?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
+    let (acts_sender, acts) = watch::channel(false);
+    let (stop_sender, stop) = watch::channel(false);
+    let namespaces = settings.namespaces();
+    let (synced, mut syncs) = mpsc::channel(namespaces.len() + 1);
+    let mut serving = Vec::new();
+    let count = namespaces.len();
+    for namespace in namespaces {
+        let served = topics::serve(
+            context.clone(),
+            namespace,
+            acts.clone(),
+            stop.clone(),
+            synced.clone(),
+        );
+        serving.push(tokio::spawn(served));
+    }
+    let refreshing = tokio::spawn(refresh::run(context.clone()));
+    let (registered, _) = watch::channel(signals::Registered::default());
+    let following = (!settings.zookeeper_connect.is_empty())
+        .then(|| tokio::spawn(signals::run(context.clone(), registered.clone())));
+
+    let ready = health.clone();
+    let lease = settings.lease.clone();
+    let candidate = Candidate::new(client, &settings.pod_namespace, &lease, &settings.pod_name);
+    let taking_over = async {
+        // Claims are whole only when every namespace has been listed.
+        for _ in 0..count {
+            if syncs.recv().await.is_none() {
+                bail!("the watches of Topics have ended");
+            }
+        }
+        ready.is_ready.store(true, Ordering::Relaxed);
+        Ok(if lease.is_empty() {
+            None
+        } else {
+            Some(candidate.acquire().await)
+        })
+    };
+    let leader = tokio::select! {
+        taken = taking_over => taken?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    context.metrics.set("barnabas_operator_leader", &[], 1.0);
+    let wishing = leader
+        .as_ref()
+        .map(|leader| tokio::spawn(follow_wishes(context.clone(), leader)));
+    acts_sender.send_replace(true);
+
+    let mut leader = leader;
+    let outcome = {
+        let lost = async {
+            match &mut leader {
+                Some(leader) => leader.lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = lost => Err(anyhow::anyhow!("the lease is lost: somebody else acts now")),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    };
+    context.is_stopped.store(true, Ordering::Relaxed);
+    stop_sender.send_replace(true);
+    if outcome.is_ok() {
+        info!("stopping");
+        let finished = timeout(FINISH, futures::future::join_all(serving));
+        if finished.await.is_err() {
+            warn!("some passes did not end in time");
+        }
+        if let Some(leader) = leader {
+            leader.release().await;
+        }
+    } else {
+        error!("the lease is lost; stopping at once");
+    }
+    refreshing.abort();
+    for task in following.into_iter().chain(wishing) {
+        task.abort();
+    }
+    outcome
+}
+
+/// The definition must be there and accepted. Reading definitions is not among our rights, so listing tells.
+async fn wait_for_definition(client: &kube::Client, settings: &Settings) -> anyhow::Result<()> {
+    let until = Instant::now() + DEFINITION;
+    let api: Api<Topic> = match settings.namespaces().into_iter().next().flatten() {
+        Some(namespace) => Api::namespaced(client.clone(), &namespace),
+        None => Api::all(client.clone()),
+    };
+    let one = ListParams::default().limit(1);
+    loop {
+        let listed = timeout(Duration::from_secs(10), api.list(&one));
+        let cause = match listed.await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                let name = <CustomResourceDefinition as k8s_openapi::Resource>::KIND;
+                format!("the {name} topics.barnabas.dev is not installed")
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        if Instant::now() > until {
+            bail!("{cause}");
+        }
+        warn!(cause, "Topics cannot be listed yet");
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn follow_wishes(
+    context: Arc<Context>,
+    leader: &Leader,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut wishes = leader.wishes();
+    async move {
+        loop {
+            let release = wishes.borrow_and_update().release.clone();
+            let is_released = release.as_deref().is_some_and(is_recent);
+            if context.is_released.swap(is_released, Ordering::Relaxed) != is_released {
+                warn!(is_released, "uninstalling: resources go, topics stay");
+                let claimed: Vec<String> =
+                    crate::controller::lock(&context.claims).topics().collect();
+                context.enqueue_topics(claimed).await;
+            }
+            if wishes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn is_recent(time: &str) -> bool {
+    time.parse::<Timestamp>().is_ok_and(|at| {
+        let age = Timestamp::now().duration_since(at);
+        age.unsigned_abs() < RELEASE_VALID
+    })
+}
+
+/// `barnabas-operator release`: takes finalizers off all Topics, so that an uninstall never waits; topics stay.
+/// An operator that runs is told by an annotation of the Lease, so that it does not put them back.
+pub async fn release(settings: &Settings, client: kube::Client) -> anyhow::Result<()> {
+    use k8s_openapi::api::coordination::v1::Lease;
+    use kube::api::{Patch, PatchParams};
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.pod_namespace);
+    let now = Timestamp::now().to_string();
+    let patch = serde_json::json!({"metadata": {"annotations": {"barnabas.dev/release": now}}});
+    let params = PatchParams::default();
+    if !settings.lease.is_empty()
+        && let Err(error) = leases
+            .patch(&settings.lease, &params, &Patch::Merge(&patch))
+            .await
+    {
+        warn!(%error, "no running operator can be told");
+    }
+    let until = Instant::now() + Duration::from_secs(50);
+    let mut quiet = 0;
+    while quiet < 3 && Instant::now() < until {
+        let mut held = 0;
+        for namespace in settings.namespaces() {
+            let api: Api<Topic> = match &namespace {
+                Some(namespace) => Api::namespaced(client.clone(), namespace),
+                None => Api::all(client.clone()),
+            };
+            let listed = match api.list(&ListParams::default()).await {
+                Ok(listed) => listed,
+                Err(kube::Error::Api(status)) if status.code == 404 => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for topic in listed.items.iter().filter(|topic| topic.has_finalizer()) {
+                held += 1;
+                remove_finalizer(&client, topic).await;
+            }
+        }
+        quiet = if held == 0 { quiet + 1 } else { 0 };
+        sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+async fn remove_finalizer(client: &kube::Client, topic: &Topic) {
+    use kube::ResourceExt as _;
+    use kube::api::{Patch, PatchParams};
+    let finalizers: Vec<&String> = topic
+        .finalizers()
+        .iter()
+        .filter(|one| *one != crate::resource::FINALIZER)
+        .collect();
+    let version = topic.metadata.resource_version.as_deref();
+    let patch = serde_json::json!({
+        "metadata": {"resourceVersion": version, "finalizers": finalizers}
+    });
+    let api: Api<Topic> = Api::namespaced(client.clone(), &topic.namespace().unwrap_or_default());
+    let params = PatchParams::default();
+    let name = topic.name_any();
+    if let Err(error) = api.patch(&name, &params, &Patch::Merge(&patch)).await {
+        warn!(name, %error, "the finalizer stays for now");
+    }
+}
