@@ -26,7 +26,7 @@ add rule inet faults input ip saddr @cut drop
 /// A machine in a [`Network`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    namespace: String,
+    pub(crate) namespace: String,
     pub address: Ipv4Addr,
 }
 
@@ -146,7 +146,7 @@ impl Drop for Network {
 }
 
 /// Removes namespaces whose makers are gone.
-fn remove_left_over() -> Result<()> {
+pub(crate) fn remove_left_over() -> Result<()> {
     let Ok(entries) = std::fs::read_dir(DIRECTORY) else {
         return Ok(());
     };
@@ -166,12 +166,12 @@ fn remove_left_over() -> Result<()> {
     Ok(())
 }
 
-fn in_namespace(namespace: &str, command: &[&str]) -> Result<()> {
+pub(crate) fn in_namespace(namespace: &str, command: &[&str]) -> Result<()> {
     let enter = format!("--net={DIRECTORY}/{namespace}");
     run("nsenter", &[&[enter.as_str()], command].concat())
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)
         .output()

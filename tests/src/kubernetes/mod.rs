@@ -3,5 +3,10 @@
 mod certificates;
 mod control_plane;
 mod kubeconfig;
+mod lab;
+mod lab_network;
+mod node;
 
 pub use control_plane::{ControlPlane, Options};
+pub use lab::Lab;
+pub use node::Node;

@@ -57,6 +57,27 @@ const TEST_PROGRAMS: &[Need] = &[
     (Presence::Program("nsenter"), "util-linux"),
 ];
 
+/// What a node of a Kubernetes cluster runs on.
+const NODE_PROGRAMS: &[Need] = &[
+    (Presence::Program("containerd"), "containerd"),
+    (Presence::Program("runc"), "runc"),
+    (
+        Presence::File("/usr/lib/cni/bridge"),
+        "containernetworking-plugins",
+    ),
+    (Presence::Program("nft"), "nftables"),
+    (Presence::Program("iptables"), "iptables"),
+    (Presence::Program("conntrack"), "conntrack"),
+    (Presence::Program("ethtool"), "ethtool"),
+    (Presence::Program("socat"), "socat"),
+    (Presence::File("/bin/busybox"), "busybox-static"),
+    (Presence::Program("strip"), "binutils"),
+    (Presence::Program("ip"), "iproute2"),
+    (Presence::Program("nsenter"), "util-linux"),
+    (Presence::Program("go"), "golang-go"),
+    (Presence::Program("npm"), "npm"),
+];
+
 /// What it takes to run ZooKeeper.
 pub(crate) fn for_servers() -> Result<()> {
     packages(SERVERS)
@@ -66,6 +87,12 @@ pub(crate) fn for_servers() -> Result<()> {
 pub(crate) fn for_kafka() -> Result<()> {
     packages(&[SERVERS, &[MAVEN]].concat())?;
     kafka()
+}
+
+/// A Kubernetes with real nodes.
+pub(crate) fn for_nodes() -> Result<()> {
+    packages(&[SERVERS, NODE_PROGRAMS].concat())?;
+    crate::kubernetes::install()
 }
 
 /// Everything the tests need.

@@ -7,13 +7,16 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
-use crate::install;
 use crate::run::{cargo, check};
+use crate::{images, install};
 
 pub(crate) fn test(words: Vec<String>) -> Result<()> {
     let mut arguments = Arguments::new(words);
     let judge = arguments.flag("--judge");
     let names = arguments.rest()?;
+    if names == ["kubernetes"] {
+        return kubernetes();
+    }
 
     let start = Instant::now();
     install::for_tests()?;
@@ -61,6 +64,15 @@ pub(crate) fn test(words: Vec<String>) -> Result<()> {
         bail!("the tests failed");
     }
     Ok(())
+}
+
+/// The system on a cluster with real nodes: it needs root, and images of what is there now.
+fn kubernetes() -> Result<()> {
+    install::for_nodes()?;
+    images::make(true, "0.1.0")?;
+    let mut tests = cargo(&["test", "--locked", "--package", "barnabas-tests"]);
+    tests.args(["--test", "kubernetes", "--", "--ignored", "--nocapture"]);
+    check(&mut tests)
 }
 
 /// What the closing lines of all test binaries add up to.
