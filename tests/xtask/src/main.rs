@@ -30,6 +30,7 @@ cargo xtask <task>
              --zookeeper HOST:PORT[,...]/PATH use this ensemble instead of starting one
              --fresh                          forget all state first
              --debug                          build without optimizing, which is sooner done
+             --kubernetes                     instead: a cluster with four nodes, and the chart installed in it (root)
   down     stop what `up` started; the state stays
   test     install what the tests need and run all tests
              --judge                          run the client tests against Apache Kafka 3.9.1 instead

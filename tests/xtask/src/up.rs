@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
-use crate::install;
 use crate::processes::{Server, brokers_known, listens, servers, zookeeper_serves};
 use crate::run::{cargo, check, command, root, target};
+use crate::{images, install};
 
 const FIRST_BROKER_PORT: u16 = 9092;
 const FIRST_ZOOKEEPER_PORT: u16 = 2181;
@@ -44,6 +44,7 @@ pub(crate) fn up(words: Vec<String>) -> Result<()> {
     let zookeepers = arguments.option::<u16>("--zookeepers")?;
     let ensemble = arguments.option::<String>("--zookeeper")?;
     let fresh = arguments.flag("--fresh");
+    let kubernetes = arguments.flag("--kubernetes");
     let profile = if arguments.flag("--debug") {
         Profile::Debug
     } else {
@@ -68,6 +69,9 @@ pub(crate) fn up(words: Vec<String>) -> Result<()> {
         }
     }
     fs::create_dir_all(state()).context("cannot make .barnabas")?;
+    if kubernetes {
+        return up_kubernetes(profile);
+    }
     if ensemble.is_none() {
         install::for_servers()?;
     }
@@ -96,13 +100,48 @@ pub(crate) fn up(words: Vec<String>) -> Result<()> {
 pub(crate) fn down(words: Vec<String>) -> Result<()> {
     Arguments::new(words).finish()?;
     // Brokers first: they leave the cluster through ZooKeeper.
-    for kind in ["broker-", "zookeeper-"] {
+    for kind in ["kubernetes-", "broker-", "zookeeper-"] {
         for server in servers(&state(), kind) {
             if server.stop()? {
                 println!("stopped {}", server.name);
             }
         }
     }
+    Ok(())
+}
+
+/// A Kubernetes with four nodes on this machine, and the chart installed in it.
+fn up_kubernetes(profile: Profile) -> Result<()> {
+    install::for_nodes()?;
+    images::make(profile == Profile::Debug, "0.1.0")?;
+    let mut build = cargo(&[
+        "build",
+        "--quiet",
+        "--locked",
+        "--package",
+        "barnabas-tests",
+    ]);
+    check(build.args(["--bin", "kubernetes"]))?;
+    let server = server("kubernetes", 1)?;
+    let ready = server.directory.join("ready");
+    if server.process_id().is_none() {
+        if ready.exists() {
+            fs::remove_file(&ready)?;
+        }
+        println!("starting four nodes, and installing the chart");
+        let mut lab = command(target().join("debug/kubernetes"), &[]);
+        lab.arg(&server.directory)
+            .arg("4")
+            .arg(target().join("images"));
+        let child = server.start(&mut lab)?;
+        server.wait(Some(child), || ready.exists())?;
+    }
+    println!(
+        "\nrunning: four nodes, brokers and the operator (see .barnabas/kubernetes-1/log)\n\ntry:\n  \
+         .barnabas/kubernetes-1/kubectl get nodes,pods -o wide\n  \
+         .barnabas/kubernetes-1/helm list\n  \
+         .barnabas/kubernetes-1/enter kcat -b 10.250.0.11:32000 -L\n\nstop: cargo xtask down"
+    );
     Ok(())
 }
 
