@@ -3,8 +3,10 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`admin`] | the admin client: connections, requests, per-item results |
+//! | [`balance_command`] | `balance`: the mover on plain machines |
 //! | [`cluster`] | a snapshot of the cluster that is refreshed |
 //! | [`moves`] | the one owner of moves: heal, drain, spread, balance; waves and throttles |
+//! | [`zookeeper`] | registrations, and the lock that keeps two balancers apart |
 //! | [`resource`] | the Topic resource and its generated definition |
 //! | [`topic`] | what is to become of a topic: decisions over plain data |
 //! | [`controller`] | from the watch of Topics to Kafka and back into their status |
@@ -14,6 +16,7 @@
 //! | [`run`] | the order of starting and stopping |
 
 pub mod admin;
+pub mod balance_command;
 pub mod cluster;
 pub mod controller;
 pub mod election;
@@ -25,3 +28,4 @@ pub mod run;
 pub mod settings;
 pub mod signals;
 pub mod topic;
+pub mod zookeeper;

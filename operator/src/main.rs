@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use barnabas_operator::admin::Admin;
+use barnabas_operator::balance_command::{self, BalanceArgs};
 use barnabas_operator::cluster::Cluster;
 use barnabas_operator::settings::Settings;
 use barnabas_operator::{resource, run, topic};
@@ -28,6 +29,8 @@ enum Command {
     Run(Common),
     /// Take finalizers off all Topics; topics stay. For uninstalling.
     Release(Common),
+    /// Heal, empty, fill and even out a cluster on plain machines, without Kubernetes.
+    Balance(Box<BalanceArgs>),
     /// Write Topic resources for the topics that exist, to standard output.
     ExportTopics(Common),
     /// Write the definition of the Topic resource, generated from the types.
@@ -134,6 +137,12 @@ fn main() -> anyhow::Result<()> {
             Command::Release(common) => {
                 common.log()?;
                 run::release(&common.settings()?, client().await?).await
+            }
+            Command::Balance(args) => {
+                let filter = EnvFilter::try_new(&args.log).context("--log")?;
+                let logs = tracing_subscriber::fmt().with_env_filter(filter);
+                logs.with_writer(std::io::stderr).init();
+                balance_command::run(*args).await
             }
             Command::ExportTopics(common) => {
                 common.log()?;

@@ -650,7 +650,7 @@ impl Machine {
             goes_on.iter(),
             active,
             inputs.rates,
-            &self.leftovers,
+            self.looks_for_leftovers.then_some(&self.leftovers),
             inputs.view,
         );
         self.tell_of_begin(starting, step);

@@ -165,13 +165,14 @@ fn wanted<'a>(moves: impl Iterator<Item = &'a Move>) -> BTreeMap<TopicName, Thro
     wanted
 }
 
-/// What is to be configured before moves begin, and the record that says so.
+/// What is to be configured before moves begin, and the record that says so. `leftovers` are brokers whose rates may be
+/// ours although the record does not say so, as long as that is looked for.
 pub(super) fn prepare<'a>(
     record: &mut Record,
     moves: impl Iterator<Item = &'a Move> + Clone,
     rates: &BTreeMap<BrokerId, u64>,
     found: &BTreeMap<BrokerId, DynamicRates>,
-    leftovers: &BTreeSet<BrokerId>,
+    leftovers: Option<&BTreeSet<BrokerId>>,
     view: &ClusterView,
 ) -> Vec<ConfigChanges> {
     let mut changes = Vec::new();
@@ -192,6 +193,10 @@ pub(super) fn prepare<'a>(
                 ops.push((key.to_owned(), ConfigOp::Append(missing.join(","))));
                 ours.extend(missing);
             }
+            if leftovers.is_some() {
+                // Of a life that nobody remembers, most likely for the same move.
+                ours.extend(wanted.iter().cloned());
+            }
         }
         if !ops.is_empty() {
             changes.push(ConfigChanges {
@@ -207,17 +212,17 @@ pub(super) fn prepare<'a>(
         let Some(there) = found.get(id) else {
             continue;
         };
-        let text = rate.to_string();
-        if there.leader.as_ref() == Some(&text) && there.follower.as_ref() == Some(&text) {
-            record.brokers.entry(id.0).or_insert_with(|| there.clone());
-            continue;
-        }
-        let former = if leftovers.contains(id) {
+        let is_leftover = leftovers.is_some_and(|leftovers| leftovers.contains(id));
+        let former = if is_leftover {
             DynamicRates::default()
         } else {
             there.clone()
         };
         record.brokers.entry(id.0).or_insert(former);
+        let text = rate.to_string();
+        if there.leader.as_ref() == Some(&text) && there.follower.as_ref() == Some(&text) {
+            continue;
+        }
         let set = |key: &str| (key.to_owned(), ConfigOp::Set(text.clone()));
         changes.push(ConfigChanges {
             resource: ConfigResource::Broker(*id),

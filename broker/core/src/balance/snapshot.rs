@@ -255,6 +255,17 @@ pub enum StuckCause {
     NoSource,
 }
 
+impl fmt::Display for StuckCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoBroker => "every broker that could take it has a replica of the partition",
+            Self::NoRack => "no broker is in a rack of its own",
+            Self::NoRoom => "no broker has room for it",
+            Self::NoSource => "no replica that it could be copied from is in sync",
+        })
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
