@@ -52,6 +52,9 @@ pub struct BalanceArgs {
     /// Brokers that will not come back: what they had is made anew at once.
     #[arg(long, value_delimiter = ',')]
     pub lost: Vec<i32>,
+    /// Replicas that each partition of a topic shall have, `topic=3`; several by commas.
+    #[arg(long, value_delimiter = ',', value_parser = topic_replicas)]
+    pub replicas: Vec<(String, usize)>,
     /// Seconds that a broker that is not registered is waited for.
     #[arg(long, default_value_t = 600)]
     pub failure_grace: u64,
@@ -71,7 +74,11 @@ pub struct BalanceArgs {
     #[arg(long)]
     pub state: Option<PathBuf>,
     /// What is logged, as in `info,barnabas_operator=debug`.
-    #[arg(long, env = "BARNABAS_OPERATOR_LOG", default_value = "info,zookeeper_client=warn")]
+    #[arg(
+        long,
+        env = "BARNABAS_OPERATOR_LOG",
+        default_value = "info,zookeeper_client=warn"
+    )]
     pub log: String,
     /// PEM file with certificates that brokers' are signed by: speaks TLS.
     #[arg(long)]
@@ -90,6 +97,13 @@ pub struct BalanceArgs {
     /// The password; better from the environment than from a command line that others can see.
     #[arg(long, env = "BARNABAS_SASL_PASSWORD", hide_env_values = true)]
     pub sasl_password: Option<String>,
+}
+
+fn topic_replicas(text: &str) -> Result<(String, usize), String> {
+    let parsed = text
+        .rsplit_once('=')
+        .and_then(|(topic, count)| Some((topic.to_owned(), count.parse().ok()?)));
+    parsed.ok_or_else(|| format!("`{text}` is not topic=number"))
 }
 
 /// How long brokers may take to answer for the first time.
@@ -138,6 +152,7 @@ pub async fn run(args: BalanceArgs) -> anyhow::Result<()> {
         Some(path) => Arc::new(FileRecord(path.clone())),
         None => Arc::new(NoRecord),
     };
+    let mover_view = cluster.clone();
     let (mover, task) = Mover::new(Parts {
         cluster,
         evidence: Arc::new(evidence),
@@ -146,6 +161,17 @@ pub async fn run(args: BalanceArgs) -> anyhow::Result<()> {
         guard,
         gauges: Arc::new(NoGauges),
         settings: settings(&args),
+    });
+    for (topic, _) in &args.replicas {
+        if !mover_view.view().topics.contains_key(topic.as_str()) {
+            bail!("there is no topic {topic}");
+        }
+    }
+    mover.wish(|wishes| {
+        let wanted = args.replicas.iter();
+        wishes.replicas = wanted
+            .map(|(topic, count)| (topic.as_str().into(), *count))
+            .collect();
     });
     let task = tokio::spawn(task);
     let finished = if args.watch {
@@ -283,6 +309,9 @@ fn finish(status: &Status) -> anyhow::Result<()> {
         stuck(status)
     );
     print(&text)?;
+    if let Some((topic, why)) = status.refused.first_key_value() {
+        bail!("{topic}: {why}");
+    }
     let waits = status.due_at.len();
     if waits > 0 {
         bail!(

@@ -827,7 +827,12 @@ impl Machine {
             && self.record.brokers.is_empty()
             && self.record.topics.is_empty()
             && self.record.moves.is_empty()
-            && self.last_running.is_empty();
+            && self.last_running.is_empty()
+            && !(self.looks_for_leftovers
+                && self
+                    .leftovers
+                    .iter()
+                    .any(|id| view.brokers.contains_key(id)));
     }
 }
 
