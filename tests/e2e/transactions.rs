@@ -17,7 +17,9 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Request, StrBytes};
 
+use crate::client_program::OneBroker;
 use crate::kcat::kcat_prints;
+use crate::tools::{kafka_tool, require};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const TOPIC: &str = "data";
@@ -360,4 +362,52 @@ fn transactions_time_out_and_unused_ids_expire() {
     let again = Producer::init(&cluster.bootstrap(), "quick", 60_000);
     assert_eq!(again.identity.1, 0);
     assert_ne!(again.identity.0, quick.identity.0);
+}
+
+/// What the README says, and what Kafka makes of the files afterwards.
+#[test]
+fn kafka_tools_write_transactions_and_read_their_records() {
+    let one = OneBroker::start(|options| options);
+    let address = one.broker.address();
+    let server = format!("bootstrap.servers={address}");
+    let produce = "--topic paid --num-records 400 --record-size 100 --throughput 1000 --transactional-id till \
+                   --transaction-duration-ms 100 --producer-props";
+    let produce: Vec<&str> = produce
+        .split_whitespace()
+        .chain([server.as_str()])
+        .collect();
+    let produced = kafka_tool("org.apache.kafka.tools.ProducerPerformance", &produce);
+    require(&produced, &["400 records sent"]);
+    let consume = [
+        "-C",
+        "-t",
+        "paid",
+        "-X",
+        "isolation.level=read_committed",
+        "-e",
+        "-q",
+    ];
+    assert_eq!(kcat_prints(&address, &consume, "").lines().count(), 400);
+    let transactions = |arguments: &[&str]| {
+        let server = ["--bootstrap-server", &address];
+        let class = "org.apache.kafka.tools.TransactionsCommand";
+        kafka_tool(class, &[&server, arguments].concat())
+    };
+    require(&transactions(&["list"]), &["till", "CompleteCommit"]);
+    let till = transactions(&["describe", "--transactional-id", "till"]);
+    require(&till, &["till", "CompleteCommit", "60000"]);
+    let log_dir = one.broker.options().log_dir();
+    one.broker.stop().unwrap();
+    let mut dumped = String::new();
+    for partition in 0..4 {
+        let segment = format!("__transaction_state-{partition}/00000000000000000000.log");
+        let segment = log_dir.join(segment);
+        let files = segment.to_string_lossy();
+        let arguments = ["--transaction-log-decoder", "--files", &files];
+        dumped += &kafka_tool("kafka.tools.DumpLogSegments", &arguments);
+    }
+    let states = ["Empty", "Ongoing", "PrepareCommit", "CompleteCommit"];
+    let states = states.map(|state| format!("state={state}"));
+    require(&dumped, &states.each_ref().map(String::as_str));
+    require(&dumped, &["transactionalId=till", "partitions=[paid-0]"]);
 }

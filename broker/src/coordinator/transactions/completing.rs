@@ -11,6 +11,7 @@ use std::time::Duration;
 use barnabas_core::control::BrokerAddress;
 use barnabas_core::ids::{BrokerId, TopicName, TopicPartition};
 use barnabas_core::transaction::{Completion, Outcome, TransactionError};
+use barnabas_core::znodes::TopicAssignment;
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -26,7 +27,7 @@ use crate::host;
 use crate::metadata_cache::MetadataCache;
 use crate::peer::PeerNetwork;
 use crate::peer::markers::MarkerResults;
-use crate::zookeeper::ZooKeeper;
+use crate::zookeeper::{TopicStoreError, ZooKeeper};
 
 /// Before the first retry, and at most between two.
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
@@ -231,15 +232,15 @@ impl Completer {
     /// Those partitions of a topic that exist although the metadata does not know them. Kafka takes them for
     /// deleted; but a broker that has just started may simply not have been told.
     async fn remaining_of(&self, topic: &TopicName, partitions: Vec<TopicPartition>) -> Round {
-        let assignment = match self.options.zookeeper.topic_assignment(topic).await {
-            Ok(assignment) => assignment,
+        let known = match self.assignment_of(topic).await {
+            Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%topic, %error, "cannot tell whether a topic still exists");
                 return Round::again(partitions);
             }
         };
         let exists = |of: &TopicPartition| {
-            let known = assignment.as_ref().map(|known| &known.partitions);
+            let known = known.as_ref().map(|known| &known.partitions);
             known.is_some_and(|known| known.contains_key(&of.partition))
         };
         let (again, gone): (Vec<_>, Vec<_>) = partitions.into_iter().partition(exists);
@@ -247,6 +248,19 @@ impl Completer {
             tracing::info!(%topic, partitions = gone.len(), "partitions of a transaction are deleted");
         }
         Round::again(again)
+    }
+
+    /// The partitions of a topic, unless it is being deleted: that may wait for a dead broker for ever.
+    async fn assignment_of(
+        &self,
+        topic: &TopicName,
+    ) -> Result<Option<TopicAssignment>, TopicStoreError> {
+        let zookeeper = &self.options.zookeeper;
+        let marked = zookeeper.topics_marked_for_deletion().await?;
+        if marked.iter().any(|marked| **marked == **topic) {
+            return Ok(None);
+        }
+        zookeeper.topic_assignment(topic).await
     }
 
     fn destination(&self, address: BrokerAddress) -> Arc<Destination> {

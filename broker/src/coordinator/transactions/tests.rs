@@ -27,12 +27,17 @@ fn broker_with(records: Vec<KeyValue>) -> TestBroker {
 }
 
 fn record(id: &str, state: State) -> KeyValue {
+    record_of(id, state, "t")
+}
+
+/// The record of a transaction with the first partition of a topic.
+fn record_of(id: &str, state: State, topic: &str) -> KeyValue {
     let value = TransactionValue {
         producer_id: 7,
         producer_epoch: 3,
         timeout_ms: 60_000,
         state,
-        partitions: [TopicPartition::new("t", 0)].into(),
+        partitions: [TopicPartition::new(topic, 0)].into(),
         last_update_ms: clock::wall_clock_ms(),
         start_ms: clock::wall_clock_ms(),
     };
@@ -105,6 +110,13 @@ async fn what_was_decided_is_completed_by_who_loads_it() {
     wait_until(|| state_of(&transactions, "x") == Ok(State::CompleteCommit)).await;
     let data = broker.broker.replicas.partition("t", 0).unwrap();
     assert_eq!(data.log().unwrap().log_end_offset(), 1, "one marker");
+}
+
+#[tokio::test]
+async fn a_topic_that_is_gone_keeps_no_transaction_open() {
+    let broker = broker_with(vec![record_of("x", State::PrepareAbort, "gone")]);
+    let transactions = elect(&broker).await;
+    wait_until(|| state_of(&transactions, "x") == Ok(State::CompleteAbort)).await;
 }
 
 #[tokio::test]
