@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use barnabas_core::controller::IsrRefusal;
 use barnabas_core::ids::BrokerId;
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use cluster::{Cluster, TOPIC, produce_to};
 
+use super::partition::following::LeaderData;
+use crate::clock;
 use crate::host::SimulatedHost;
 
 const NONE: i16 = 0;
@@ -120,6 +123,32 @@ async fn a_killed_leader_comes_back_as_a_follower() {
             .await;
         cluster.settled().await;
         assert_eq!(cluster.values(1)[20], (20, "after".to_owned()));
+    })
+    .await;
+}
+
+/// The last answer of a fetcher that was ended (`num.replica.fetchers`) may come after its successor has asked.
+#[tokio::test(start_paused = true)]
+async fn an_answer_for_another_place_in_the_log_does_not_end_the_following() {
+    world(async {
+        let cluster = Cluster::new(2, &[]);
+        assert_eq!(cluster.produce(1, -1, &["a", "b"]).await, (NONE, 0));
+        cluster.settled().await;
+        let records = Bytes::from(cluster.bytes(1));
+        let stale = LeaderData {
+            leader_epoch: cluster.leadership().leader_epoch,
+            fetch_offset: 0,
+            records: &records,
+            high_watermark: 2,
+            log_start_offset: 0,
+        };
+        let place = cluster
+            .partition(2)
+            .append_from_leader(&stale, clock::now());
+        assert_eq!(place.map(|place| place.bounds.log_end_offset).ok(), Some(2));
+        assert_eq!(cluster.values(2), cluster.values(1));
+        assert_eq!(cluster.produce(1, -1, &["c"]).await, (NONE, 2));
+        assert_eq!(cluster.values(2).len(), 3);
     })
     .await;
 }

@@ -1,8 +1,12 @@
 //! The developer's single entry: `cargo xtask <task>`. Run without a task it lists them.
-#![expect(
-    clippy::print_stdout,
-    reason = "a command line tool talks on standard output"
-)]
+
+/// Prints a line. Nobody reading any more (`cargo xtask up | head`) is no reason to end the work half-way.
+macro_rules! println {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
 
 mod arguments;
 mod bench;
@@ -66,7 +70,7 @@ fn main() -> ExitCode {
 
 fn dispatch(mut words: Vec<String>) -> Result<()> {
     if words.is_empty() {
-        print!("{TASKS}");
+        println!("{}", TASKS.trim_end());
         return Ok(());
     }
     let task = words.remove(0);
@@ -81,7 +85,7 @@ fn dispatch(mut words: Vec<String>) -> Result<()> {
         "images" => images::images(words),
         "install" => install::for_tests(),
         "help" | "--help" | "-h" => {
-            print!("{TASKS}");
+            println!("{}", TASKS.trim_end());
             Ok(())
         }
         other => bail!("there is no task `{other}`; `cargo xtask` lists them"),

@@ -18,11 +18,6 @@ pub enum FollowError {
     /// The controller has given the partition another role or leader meanwhile.
     #[error("the partition does not follow this leader any more")]
     NotFollowing,
-    #[error("records for offset {fetch_offset} came to a log that ends at {log_end_offset}")]
-    OffsetMismatch {
-        fetch_offset: Offset,
-        log_end_offset: Offset,
-    },
     #[error(transparent)]
     Append(#[from] AppendError),
     #[error(transparent)]
@@ -35,7 +30,6 @@ impl FollowError {
         match self {
             Self::Append(AppendError::Corrupt { .. }) => true,
             Self::NotFollowing
-            | Self::OffsetMismatch { .. }
             | Self::Append(
                 AppendError::Producer(_)
                 | AppendError::RecordListTooLarge { .. }
@@ -123,7 +117,9 @@ impl Partition {
         self.log().map_err(|_| FollowError::NotFollowing)
     }
 
-    /// Appends what the leader sent, and takes over its high watermark and log start offset.
+    /// Appends what the leader sent, and takes over its high watermark and log start offset. What was fetched for
+    /// another place than the end of the log is passed over: a fetcher that the partition was taken from may have
+    /// brought its last answer after the next one had asked.
     pub fn append_from_leader(
         &self,
         data: &LeaderData<'_>,
@@ -133,10 +129,11 @@ impl Partition {
         let log = self.followed_log(&state, data.leader_epoch)?;
         let log_end_offset = log.log_end_offset();
         if data.fetch_offset != log_end_offset {
-            return Err(FollowError::OffsetMismatch {
-                fetch_offset: data.fetch_offset,
-                log_end_offset,
-            });
+            tracing::info!(
+                partition = %self.topic_partition, fetch_offset = data.fetch_offset, log_end_offset,
+                "records for another place than the end of the log: fetching again"
+            );
+            return Ok(place(&log));
         }
         if !data.records.is_empty() {
             self.append_records(&log, data.records, now)?;
