@@ -312,7 +312,7 @@ fn split(bytes: &mut Bytes, length: usize) -> Option<Bytes> {
 }
 
 /// An unsigned varint of at most five bytes.
-pub(super) fn varint(bytes: &mut Bytes) -> Option<u32> {
+pub(crate) fn varint(bytes: &mut Bytes) -> Option<u32> {
     let mut value = 0_u32;
     for shift in (0..35).step_by(7) {
         let byte = bytes.try_get_u8().ok()?;

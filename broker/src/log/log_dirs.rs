@@ -363,7 +363,6 @@ impl LogManager {
         }
     }
 
-    /// The log directories with their logs, as `DescribeLogDirs` reports them.
     /// Writes how long flushes took.
     pub fn write_flush_times(&self, out: &mut Exposition) {
         for dir in &self.dirs {
@@ -374,6 +373,7 @@ impl LogManager {
         }
     }
 
+    /// The log directories with their logs, as `DescribeLogDirs` reports them.
     pub fn directories(&self) -> Vec<DirectoryDescription> {
         self.dirs.iter().map(|dir| self.describe(dir)).collect()
     }

@@ -198,6 +198,11 @@ impl Place {
     }
 }
 
+/// Whether an offset can be told relative to the base offset of a segment, as indexes do.
+pub(crate) fn reaches(base_offset: Offset, offset: Offset) -> bool {
+    offset - base_offset <= Offset::from(i32::MAX)
+}
+
 /// `00000000000000000042.log`
 pub(crate) fn file_name(offset: Offset, suffix: &str) -> String {
     format!("{offset:020}.{suffix}")

@@ -15,7 +15,7 @@ use barnabas_core::records::BatchMeta;
 use super::error::{Described as _, StorageError};
 use super::index::IndexEntry as _;
 use super::offset_index::OffsetPosition;
-use super::place::{CLEANED, LOG, OFFSET_INDEX, Place, SWAP, TIME_INDEX, TXN_INDEX};
+use super::place::{CLEANED, LOG, OFFSET_INDEX, Place, SWAP, TIME_INDEX, TXN_INDEX, reaches};
 use super::segment::FoundIndexes;
 use super::time_index::TimestampOffset;
 use super::txn_index::AbortedTxn;
@@ -114,7 +114,7 @@ impl Rewrite {
 
     /// Whether the offset can be told relative to the base offset.
     pub(crate) fn reaches(&self, offset: Offset) -> bool {
-        offset - self.base_offset <= Offset::from(i32::MAX)
+        reaches(self.base_offset, offset)
     }
 
     /// Adds a batch.

@@ -14,7 +14,7 @@ use barnabas_core::records::BatchMeta;
 
 use super::error::{Described as _, StorageError};
 use super::offset_index::{OffsetIndex, OffsetPosition};
-use super::place::{DELETED, LOG, OFFSET_INDEX, Place, TIME_INDEX, TXN_INDEX};
+use super::place::{DELETED, LOG, OFFSET_INDEX, Place, TIME_INDEX, TXN_INDEX, reaches};
 use super::scan::{Scan, ScanError};
 use super::time_index::{TimeIndex, TimestampOffset};
 use super::txn_index::{AbortedTxn, TxnIndex};
@@ -273,9 +273,7 @@ impl Segment {
         now_ms: i64,
     ) -> Result<bool, ScanError> {
         let own_size = self.size();
-        if own_size + size > rules.segment_bytes
-            || last_offset - self.base_offset > Offset::from(i32::MAX)
-        {
+        if own_size + size > rules.segment_bytes || !reaches(self.base_offset, last_offset) {
             return Ok(true);
         }
         if own_size > 0 && self.waited_ms(max_timestamp, now_ms)? > rules.segment_ms {

@@ -3,6 +3,7 @@
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 use super::{Call, PeerError};
+use crate::api::dispatch::varint;
 
 /// Bytes that a header takes at most.
 pub(super) fn header_size(client_id: &str) -> usize {
@@ -48,17 +49,4 @@ pub(super) fn response_body(
         }
     }
     Ok(response)
-}
-
-/// An unsigned varint of at most five bytes.
-fn varint(bytes: &mut Bytes) -> Option<u32> {
-    let mut value = 0_u32;
-    for shift in (0..35).step_by(7) {
-        let byte = bytes.try_get_u8().ok()?;
-        value |= u32::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }

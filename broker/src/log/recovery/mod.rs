@@ -82,7 +82,8 @@ struct Loader {
     request: LoadRequest,
     segments: Vec<Arc<Segment>>,
     epochs: LeaderEpochs,
-    stored_epochs: LeaderEpochs,
+    /// What the epoch checkpoint says; `None` if it is damaged.
+    stored_epochs: Option<LeaderEpochs>,
     /// The epoch checkpoint was lost or damaged: epochs are found again in the batches.
     lost_epochs: bool,
     producers: ProducerState,
@@ -100,9 +101,7 @@ impl Loader {
                 Ok(Vec::new())
             }
         };
-        let stored = match read() {
-            // What a power loss leaves of a checkpoint may be nothing at all.
-            Ok(entries) if entries.is_empty() && request.stop == Stop::Unclean => None,
+        let stored_epochs = match read() {
             Ok(entries) => Some(LeaderEpochs::from_entries(entries)),
             // Only a power loss leaves the name without the content.
             Err(error) if request.stop == Stop::Unclean => {
@@ -116,14 +115,15 @@ impl Loader {
             Vec::new(),
             request.producer_expiration_ms,
         );
-        let stored_epochs = stored.clone().unwrap_or_default();
+        let epochs = stored_epochs.clone().unwrap_or_default();
         Ok(Self {
+            // What a power loss leaves of a checkpoint may be nothing at all.
+            lost_epochs: request.stop == Stop::Unclean && epochs.entries().is_empty(),
             is_intact: request.stop == Stop::Clean,
             request,
             segments: Vec::new(),
-            epochs: stored_epochs.clone(),
+            epochs,
             stored_epochs,
-            lost_epochs: stored.is_none(),
             producers,
         })
     }
@@ -260,7 +260,7 @@ impl Loader {
         self.epochs.truncate_from_end(log_end_offset);
         self.epochs
             .truncate_from_start(self.request.log_start_offset);
-        if self.epochs != self.stored_epochs || self.lost_epochs {
+        if self.stored_epochs.as_ref() != Some(&self.epochs) {
             checkpoint::write_epochs(
                 &**self.request.place.files(),
                 &self.request.place.path(LEADER_EPOCHS),
@@ -303,6 +303,8 @@ impl Loader {
 
     /// Reads the epochs from the headers of all batches.
     fn find_epochs(&mut self) -> Result<(), StorageError> {
+        // Those that recovery has noted above the recovery point would keep out the earlier ones.
+        self.epochs.clear();
         for segment in &self.segments {
             let file = segment.handle()?;
             let mut scan = segment.scan(&*file, 0, segment.size());

@@ -9,6 +9,7 @@ use barnabas_core::records::{BatchMeta, verify_crc};
 use super::producers::{bring_producers, tolerate_damage};
 use super::{Loader, Stop};
 use crate::log::error::StorageError;
+use crate::log::place::reaches;
 use crate::log::producer_state::{ProducerState, producer_batch};
 use crate::log::rewrite::{self, IndexBuilder, Rewrite};
 use crate::log::scan::ScanError;
@@ -153,7 +154,7 @@ impl Loader {
                 Some(rewrite) if rewrite.reaches(meta.last_offset) => rewrite,
                 full => {
                     // The first one keeps the base offset if it can, so that it is replaced.
-                    let base_offset = if full.is_none() && reaches(segment, &meta) {
+                    let base_offset = if full.is_none() && reaches(segment.base_offset(), meta.last_offset) {
                         segment.base_offset()
                     } else {
                         meta.base_offset
@@ -240,7 +241,7 @@ fn read_segment(
             tracing::warn!(path = %segment.path().display(), position, offset = meta.last_offset, "offset out of the segment's range");
             break position;
         }
-        if !reaches(segment, &meta) {
+        if !reaches(segment.base_offset(), meta.last_offset) {
             return Err(Interruption::OffsetOverflow(Arc::clone(segment)));
         }
         indexes.add(&meta, position, interval);
@@ -258,11 +259,6 @@ fn read_segment(
         end,
         next_offset,
     })
-}
-
-/// Whether the batch's last offset can be told relative to the segment's base offset.
-fn reaches(segment: &Segment, meta: &BatchMeta) -> bool {
-    meta.last_offset - segment.base_offset() <= Offset::from(i32::MAX)
 }
 
 pub(super) fn note_epoch(epochs: &mut LeaderEpochs, meta: &BatchMeta) {

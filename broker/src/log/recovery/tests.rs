@@ -26,6 +26,14 @@ fn place(files: &Memory) -> Arc<Place> {
 }
 
 fn try_load(files: &Memory, stop: Stop) -> Result<Arc<PartitionLog>, StorageError> {
+    try_load_from(files, stop, 0)
+}
+
+fn try_load_from(
+    files: &Memory,
+    stop: Stop,
+    recovery_point: Offset,
+) -> Result<Arc<PartitionLog>, StorageError> {
     load(LoadRequest {
         topic_partition: TopicPartition::new("t", 0),
         place: place(files),
@@ -39,7 +47,7 @@ fn try_load(files: &Memory, stop: Stop) -> Result<Arc<PartitionLog>, StorageErro
             ..TopicConfig::default()
         }),
         stop,
-        recovery_point: 0,
+        recovery_point,
         log_start_offset: 0,
         producer_expiration_ms: 1_000_000,
         now_ms: 1000,
@@ -203,6 +211,56 @@ fn files_that_will_not_be_used_any_more_are_removed() {
             "00000000000000000002.snapshot",
         ]
     );
+}
+
+/// Where the leader epoch of a batch is; its CRC does not cover it.
+const EPOCH: std::ops::Range<usize> = 12..16;
+
+fn write_segment_of_epoch(files: &Memory, epoch: i32, offsets: &[Offset]) {
+    let batches = offsets.iter().map(|offset| {
+        let mut batch = batch_at(*offset);
+        batch[EPOCH].copy_from_slice(&epoch.to_be_bytes());
+        batch
+    });
+    let path = Path::new(DIRECTORY).join(file_name(offsets[0], LOG));
+    let bytes: Vec<u8> = batches.flatten().collect();
+    files.replace(&path, &bytes, Durability::Written).unwrap();
+}
+
+#[test]
+fn epochs_from_below_the_recovery_point_are_found_again_too() {
+    let files = directory();
+    write_segment_of_epoch(&files, 1, &[0, 1, 2]);
+    write_segment_of_epoch(&files, 2, &[3, 4, 5]);
+    // Makes the indexes: without them both segments would be recovered.
+    try_load(&files, Stop::Unclean).unwrap().close().unwrap();
+    let checkpoint = Path::new(DIRECTORY).join(LEADER_EPOCHS);
+    files.remove_file(&checkpoint).unwrap();
+    let log = try_load_from(&files, Stop::Unclean, 3).unwrap();
+    assert_eq!(log.epoch_for_offset(0), Some(1));
+    assert_eq!(log.epoch_for_offset(3), Some(2));
+}
+
+#[test]
+fn a_log_without_epochs_is_not_given_a_checkpoint_of_none() {
+    let files = directory();
+    write_segment(&files, 0, &[]);
+    let log = try_load(&files, Stop::Unclean).unwrap();
+    assert_eq!(log.latest_epoch(), None);
+    assert!(!names(&files).contains(&LEADER_EPOCHS.to_owned()));
+}
+
+#[test]
+fn a_damaged_checkpoint_of_epochs_is_replaced_even_by_an_empty_one() {
+    let files = directory();
+    write_segment(&files, 0, &[]);
+    let checkpoint = Path::new(DIRECTORY).join(LEADER_EPOCHS);
+    files
+        .replace(&checkpoint, b"damaged", Durability::Written)
+        .unwrap();
+    try_load(&files, Stop::Unclean).unwrap().close().unwrap();
+    // After a clean stop damage is an error.
+    try_load(&files, Stop::Clean).unwrap();
 }
 
 const FAR: Offset = 1 << 31;
