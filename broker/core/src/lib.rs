@@ -9,6 +9,7 @@
 //! | [`time`] | the time, as an argument |
 //! | [`records`] | batches and records: format, validation, compression |
 //! | [`balance`] | where replicas go |
+//! | [`compaction`] | what the log cleaner keeps, and which log it cleans next |
 //! | [`config`] | settings of brokers and topics |
 //! | [`control`] | what a controller tells a broker |
 //! | [`controller`] | who leads which partition, and who is told |
@@ -21,6 +22,7 @@
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
 pub mod balance;
+pub mod compaction;
 pub mod config;
 pub mod control;
 pub mod controller;

@@ -202,6 +202,16 @@ impl BatchBuilder {
     }
 }
 
+impl BatchBuilder {
+    /// A batch that is nothing but this header, with the size and the CRC that fit.
+    pub fn empty(mut header: BatchHeader) -> Bytes {
+        let mut bytes = vec![0; HEADER_SIZE];
+        header.batch_length = (HEADER_SIZE - LOG_OVERHEAD) as i32;
+        write_header(&mut bytes, header);
+        bytes.into()
+    }
+}
+
 /// Puts `header` in front of the records in `batch`, with the CRC that fits; gives back that CRC.
 pub(super) fn write_header(batch: &mut [u8], mut header: BatchHeader) -> u32 {
     batch[..HEADER_SIZE].copy_from_slice(&header.to_bytes());

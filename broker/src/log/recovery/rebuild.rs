@@ -154,11 +154,12 @@ impl Loader {
                 Some(rewrite) if rewrite.reaches(meta.last_offset) => rewrite,
                 full => {
                     // The first one keeps the base offset if it can, so that it is replaced.
-                    let base_offset = if full.is_none() && reaches(segment.base_offset(), meta.last_offset) {
-                        segment.base_offset()
-                    } else {
-                        meta.base_offset
-                    };
+                    let base_offset =
+                        if full.is_none() && reaches(segment.base_offset(), meta.last_offset) {
+                            segment.base_offset()
+                        } else {
+                            meta.base_offset
+                        };
                     if let Some(full) = full {
                         rewritten.push(full.finish(modified_ms)?);
                     }
