@@ -8,6 +8,15 @@ use std::time::Duration;
 use barnabas_tests::broker::BrokerKind;
 use barnabas_tests::cluster::{Cluster, ClusterOptions};
 use barnabas_tests::verify::PartitionView;
+use barnabas_tests::wire::WireClient;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
+use kafka_protocol::messages::{
+    FindCoordinatorRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::client_program::OneBroker;
 use crate::kcat::kcat_prints;
@@ -195,4 +204,113 @@ fn outlive_coordinators(kinds: &[BrokerKind]) {
 #[test]
 fn coordination_moves_between_ours_and_kafka() {
     outlive_coordinators(&[BrokerKind::under_test(), BrokerKind::Kafka]);
+}
+
+/// The error and the offset of the partition in an answer to `OffsetFetch`.
+fn committed_by(client: &mut WireClient) -> (i16, i64) {
+    let topic = OffsetFetchRequestTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str("shared")))
+        .with_partition_indexes(vec![0]);
+    let request = OffsetFetchRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("simple")))
+        .with_topics(Some(vec![topic]));
+    let answer = client.request(&request, 3).unwrap();
+    let partition = &answer.topics[0].partitions[0];
+    (partition.error_code, partition.committed_offset)
+}
+
+/// Commits for a group without members; the offset is to live for `retention_ms`.
+fn commit_for(client: &mut WireClient, retention_ms: i64) -> i16 {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(7)
+        .with_committed_metadata(Some(StrBytes::default()));
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(TopicName(StrBytes::from_static_str("shared")))
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(StrBytes::from_static_str("simple")))
+        .with_generation_id_or_member_epoch(-1)
+        .with_retention_time_ms(retention_ms)
+        .with_topics(vec![topic]);
+    let answer = client.request(&request, 3).unwrap();
+    answer.topics[0].partitions[0].error_code
+}
+
+/// KIP-211: what outlived its time is gone, and the group with the last of its offsets.
+#[test]
+fn offsets_expire() {
+    let one = OneBroker::start(|options| options.with("offsets.retention.check.interval.ms", 500));
+    let address = one.broker.address();
+    produce(&address, 0, 10);
+    let mut client = WireClient::connect(&address).unwrap();
+    let find = FindCoordinatorRequest::default().with_key(StrBytes::from_static_str("simple"));
+    let committed = barnabas_tests::wait::until(Duration::from_secs(30), || {
+        let found = client.request(&find, 1).unwrap();
+        (found.error_code == 0 && commit_for(&mut client, 600_000) == 0).then_some(())
+    });
+    assert!(committed.is_some(), "there is a coordinator");
+    assert_eq!(committed_by(&mut client), (0, 7));
+    assert_eq!(commit_for(&mut client, 1), 0);
+    let expired = barnabas_tests::wait::until(Duration::from_secs(30), || {
+        (committed_by(&mut client) == (0, -1)).then_some(())
+    });
+    assert!(expired.is_some(), "the offset is gone");
+    assert_eq!(groups(&address, &["--list"]).trim(), "");
+}
+
+/// Nothing that stands in `__consumer_offsets` keeps a coordinator from loading the rest of it.
+#[test]
+fn groups_are_loaded_around_what_cannot_be_read() {
+    // Kafka gives up on the partition.
+    if BrokerKind::under_test() == BrokerKind::Kafka {
+        return;
+    }
+    let one = OneBroker::start(|options| options.with("offsets.topic.num.partitions", 1));
+    let address = one.broker.address();
+    produce(&address, 0, 10);
+    assert_eq!(count(&consume(&address, "g", 10)), 10);
+    // The key says that it is an offset, and then says nothing.
+    let spoil = ["-P", "-t", "__consumer_offsets", "-p", "0", "-K", ":"];
+    let as_admin = ["-X", "client.id=__admin_client"];
+    kcat_prints(
+        &address,
+        &[&spoil[..], &as_admin].concat(),
+        "\0\u{1}g:nonsense\n",
+    );
+    let one = one.restart();
+    let address = one.broker.address();
+    assert_eq!(committed(&address), (10, 0));
+    let log = one.broker.log();
+    let line = log.lines().find(|line| line.contains("left out"));
+    let line = line.expect("the log says what was left out");
+    assert!(
+        line.contains("__consumer_offsets-0") && line.contains("offset"),
+        "{line}"
+    );
+}
+
+/// kcat's balanced consumer (`-G`): it reads all, and its group is where it left off.
+#[test]
+fn kcat_in_a_group() {
+    let one = OneBroker::start(|options| options);
+    let address = one.broker.address();
+    produce(&address, 0, 10);
+    let read = |count: &str| {
+        let group = [
+            "-G",
+            "kcat",
+            "-q",
+            "-c",
+            count,
+            "-X",
+            "auto.offset.reset=earliest",
+        ];
+        kcat_prints(&address, &[&group[..], &["shared"]].concat(), "")
+    };
+    assert_eq!(count(&read("10")), 10);
+    produce(&address, 10, 15);
+    let numbers =
+        |from: usize, to: usize| (from..to).map(|i| i.to_string() + "\n").collect::<String>();
+    assert_eq!(read("5"), numbers(10, 15));
 }

@@ -10,6 +10,7 @@ mod clients;
 mod exchange;
 mod full_disk;
 mod groups;
+mod hanging_transactions;
 mod kcat;
 mod kill_loop;
 mod many_partitions;

@@ -21,6 +21,7 @@ pub fn write_all(broker: &Broker, out: &mut Exposition) {
     write_logs(broker, out);
     write_replicas(broker, out);
     write_controller(broker, out);
+    write_groups(broker, out);
     write_transactions(broker, out);
     write_session(broker, out);
     let api_name = |key| Api::find(key).map(|api| api.name);
@@ -88,6 +89,41 @@ fn write_transactions(broker: &Broker, out: &mut Exposition) {
     let prefix = "kafka_server_transaction_coordinator_metrics_partition_load_time";
     out.gauge(&format!("{prefix}_max"), &[], counted.load_ms_max());
     out.gauge(&format!("{prefix}_avg"), &[], counted.load_ms_avg());
+}
+
+/// `kafka.coordinator.group:type=GroupMetadataManager` and `kafka.server:type=group-coordinator-metrics`.
+fn write_groups(broker: &Broker, out: &mut Exposition) {
+    let counts = broker.groups.counts();
+    let gauges = [
+        ("numgroups", counts.groups),
+        ("numoffsets", counts.offsets),
+        ("numgroupsempty", counts.empty),
+        ("numgroupspreparingrebalance", counts.preparing_rebalance),
+        ("numgroupscompletingrebalance", counts.completing_rebalance),
+        ("numgroupsstable", counts.stable),
+        ("numgroupsdead", counts.dead),
+    ];
+    for (name, value) in gauges {
+        let family = format!("kafka_coordinator_group_groupmetadatamanager_{name}");
+        out.gauge(&family, &[], value);
+    }
+    let metrics = broker.groups.metrics();
+    let counters = [
+        ("offset_commit_count", &metrics.offset_commits),
+        ("offset_expiration_count", &metrics.offset_expirations),
+        ("offset_deletion_count", &metrics.offset_deletions),
+        (
+            "group_completed_rebalance_count",
+            &metrics.completed_rebalances,
+        ),
+    ];
+    let prefix = "kafka_server_group_coordinator_metrics";
+    for (name, value) in counters {
+        let value = value.load(std::sync::atomic::Ordering::Relaxed);
+        out.counter(&format!("{prefix}_{name}"), &[], value);
+    }
+    let family = format!("{prefix}_partition_load_time_max");
+    out.gauge(&family, &[], metrics.load_ms_max());
 }
 
 fn write_replicas(broker: &Broker, out: &mut Exposition) {

@@ -4,6 +4,7 @@
 //! Loading a partition holds up nobody but its own groups.
 
 mod loading;
+pub mod metrics;
 mod shard;
 mod timers;
 
@@ -23,12 +24,14 @@ use crate::config::LiveConfig;
 use crate::replica::Partition;
 use crate::{clock, host};
 
+use metrics::{GroupCounts, GroupMetrics};
 use shard::Shard;
 pub use shard::committing::TransactionalProducer;
 
 /// All groups of this broker.
 pub struct GroupCoordinator {
     config: Arc<LiveConfig>,
+    metrics: Arc<GroupMetrics>,
     shards: Shards<Shard>,
 }
 
@@ -45,6 +48,7 @@ impl GroupCoordinator {
         Arc::new(Self {
             shards: Shards::new(config.broker().offsets_topic_num_partitions),
             config,
+            metrics: Arc::default(),
         })
     }
 
@@ -70,7 +74,7 @@ impl GroupCoordinator {
     pub fn elected(&self, partition: &Arc<Partition>, leader_epoch: LeaderEpoch) {
         let number = partition.topic_partition.partition;
         self.shards.elected(number, leader_epoch, || {
-            Shard::start(partition, leader_epoch, &self.config)
+            Shard::start(partition, leader_epoch, &self.config, &self.metrics)
         });
     }
 
@@ -279,6 +283,7 @@ impl GroupCoordinator {
             })
         })?;
         cell.lock().group.offsets.forget_transactional(&forgotten);
+        GroupMetrics::add(&self.metrics.offset_deletions, forgotten.len());
         Ok(results)
     }
 
@@ -286,7 +291,10 @@ impl GroupCoordinator {
     pub fn delete(&self, group: &str) -> Result<(), GroupError> {
         let shard = self.shard(group)?;
         let cell = shard.cell(group)?.ok_or(GroupError::GroupIdNotFound)?;
-        shard.forget(&cell, Group::deletion)
+        let offsets = cell.lock().group.offsets.len();
+        shard.forget(&cell, Group::deletion)?;
+        GroupMetrics::add(&self.metrics.offset_deletions, offsets);
+        Ok(())
     }
 
     // --- looking ---
@@ -327,6 +335,23 @@ impl GroupCoordinator {
         Ok((groups, is_loading))
     }
 
+    /// What was counted so far.
+    pub fn metrics(&self) -> &GroupMetrics {
+        &self.metrics
+    }
+
+    /// How many groups and offsets there are now.
+    pub fn counts(&self) -> GroupCounts {
+        let mut counts = GroupCounts::default();
+        for shard in self.shards() {
+            for cell in shard.cells() {
+                let seat = cell.lock();
+                counts.add(seat.group.state(), seat.group.offsets.len());
+            }
+        }
+        counts
+    }
+
     // --- expiry ---
 
     async fn expire_regularly(self: Arc<Self>) {
@@ -344,9 +369,13 @@ impl GroupCoordinator {
         let retention_ms = i64::from(self.config.broker().offsets_retention_minutes) * 60_000;
         let now_ms = clock::now().wall_clock_ms;
         for cell in shard.cells() {
-            if let Err(error) = shard.forget(&cell, |group| Ok(group.expiry(retention_ms, now_ms)))
-            {
-                tracing::warn!(%error, "expired offsets stay for now");
+            let before = cell.lock().group.offsets.len();
+            match shard.forget(&cell, |group| Ok(group.expiry(retention_ms, now_ms))) {
+                Ok(()) => {
+                    let expired = before.saturating_sub(cell.lock().group.offsets.len());
+                    GroupMetrics::add(&self.metrics.offset_expirations, expired);
+                }
+                Err(error) => tracing::warn!(%error, "expired offsets stay for now"),
             }
         }
     }

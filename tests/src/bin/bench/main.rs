@@ -2,6 +2,7 @@
 //! machine. Prints a table with ratios and writes `target/bench.json`. No figure here is a test.
 
 mod cluster;
+mod groups;
 mod report;
 mod stages;
 
@@ -16,6 +17,8 @@ use stages::Sizes;
 
 /// The rows of one broker; the others are those of a cluster.
 const OF_ONE_BROKER: usize = 16;
+/// The rows of groups, at the end.
+const OF_GROUPS: usize = 3;
 
 #[expect(clippy::print_stdout, reason = "the table is the output")]
 fn main() -> Result<()> {
@@ -28,7 +31,8 @@ fn main() -> Result<()> {
     let rows = Rows::chosen(&words)?;
     let quick = !options.is_empty();
     let sizes = if quick { Sizes::quick() } else { Sizes::full() };
-    let (single, many) = Figure::ALL.split_at(OF_ONE_BROKER);
+    let (single, others) = Figure::ALL.split_at(OF_ONE_BROKER);
+    let (many, of_groups) = others.split_at(others.len() - OF_GROUPS);
     let mut report = Report::default();
     let mut failures = Vec::new();
     for round in 1..=sizes.rounds {
@@ -46,6 +50,9 @@ fn main() -> Result<()> {
             }
             if rows.want(many) {
                 outcomes.push(cluster::run(kind, &sizes, &rows, &mut note));
+            }
+            if rows.want(of_groups) {
+                outcomes.push(groups::run(kind, &sizes, &rows, &mut note));
             }
             for outcome in outcomes {
                 // The other rows are worth having all the same.

@@ -38,7 +38,8 @@ impl Rows {
     }
 }
 
-/// What is measured, in the order of the table. All are "less is better" except throughput.
+/// What is measured, in the order of the table. All are "less is better" except throughput
+/// and offset commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Figure {
     ProduceCpu,
@@ -66,10 +67,13 @@ pub(crate) enum Figure {
     ManyIdleCpu,
     ManyRestart,
     ControllerFailOver,
+    JoinStorm,
+    OffsetCommits,
+    OffsetsLoad,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Figure; 25] = [
+    pub(crate) const ALL: [Figure; 28] = [
         Figure::ProduceCpu,
         Figure::ProduceThroughput,
         Figure::SmallRecordCpu,
@@ -95,6 +99,9 @@ impl Figure {
         Figure::ManyIdleCpu,
         Figure::ManyRestart,
         Figure::ControllerFailOver,
+        Figure::JoinStorm,
+        Figure::OffsetCommits,
+        Figure::OffsetsLoad,
     ];
 
     /// What the row is called on the command line.
@@ -125,6 +132,9 @@ impl Figure {
             Figure::ManyIdleCpu => "many-idle-cpu",
             Figure::ManyRestart => "many-restart",
             Figure::ControllerFailOver => "controller-failover",
+            Figure::JoinStorm => "groups-join-storm",
+            Figure::OffsetCommits => "groups-commits",
+            Figure::OffsetsLoad => "groups-load",
         }
     }
 
@@ -157,6 +167,9 @@ impl Figure {
             Figure::ControllerFailOver => {
                 "controller of 10,000 partitions killed: s until all is told"
             }
+            Figure::JoinStorm => "500 members join at once, 1,000 partitions: s until stable",
+            Figure::OffsetCommits => "offset commits: thousands per CPU-second of the broker",
+            Figure::OffsetsLoad => "load 1,000,000 offsets after a restart: s until all are served",
         }
     }
 }

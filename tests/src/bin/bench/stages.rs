@@ -40,6 +40,11 @@ pub(crate) struct Sizes {
     pub(crate) of_controller: usize,
     /// How long idle brokers are watched.
     pub(crate) idle_seconds: u64,
+    /// Members of a group that join at once.
+    pub(crate) members: usize,
+    pub(crate) commits: usize,
+    /// Groups with a thousand offsets each.
+    pub(crate) loaded_groups: usize,
 }
 
 impl Sizes {
@@ -55,6 +60,9 @@ impl Sizes {
             many: 3_000,
             of_controller: 10_000,
             idle_seconds: 30,
+            members: 500,
+            commits: 100_000,
+            loaded_groups: 1_000,
         }
     }
 
@@ -71,6 +79,9 @@ impl Sizes {
             many: 300,
             of_controller: 1_000,
             idle_seconds: 5,
+            members: 50,
+            commits: 4_000,
+            loaded_groups: 20,
         }
     }
 }
@@ -248,7 +259,7 @@ pub(crate) fn wait_for_registration_to_go(kind: BrokerKind) {
 }
 
 /// CPU seconds (user and system) that the broker spends while `work` is done.
-fn cost<T>(broker: &mut Broker, work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+pub(crate) fn cost<T>(broker: &mut Broker, work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
     let before = cpu_seconds(broker)?;
     let outcome = work()?;
     Ok((cpu_seconds(broker)? - before, outcome))

@@ -10,7 +10,7 @@ use barnabas_core::partition::verification::Admission;
 use barnabas_core::time::Now;
 
 use super::errors::{ForWhat, group_error};
-use super::{Cell, Seat, Shard};
+use super::{Cell, GroupMetrics, Seat, Shard};
 use crate::coordinator::appending::{Appended, Author, KeyValue, WriteError};
 use crate::{clock, host};
 
@@ -56,11 +56,15 @@ impl Shard {
                 },
             }
         };
+        let count = results.iter().filter(|result| result.is_ok()).count();
         let outcome = match pending {
             Ok(None) => Ok(()),
             Ok(Some((accepted, appended))) => self.land_later(cell, accepted, appended).await,
             Err(error) => Err(error),
         };
+        if outcome.is_ok() {
+            GroupMetrics::add(&self.metrics.offset_commits, count);
+        }
         Ok(results.into_iter().map(|fits| fits.and(outcome)).collect())
     }
 
@@ -107,6 +111,10 @@ impl Shard {
             None => appended.settle(self.commit_timeout()).await,
         };
         let outcome = outcome.map_err(|error| group_error(&error, ForWhat::Offsets));
+        if outcome.is_ok() {
+            let count = results.iter().filter(|result| result.is_ok()).count();
+            GroupMetrics::add(&self.metrics.offset_commits, count);
+        }
         Ok(results.into_iter().map(|fits| fits.and(outcome)).collect())
     }
 

@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 
 use self::errors::{ForWhat, group_error};
 use super::loading;
+use super::metrics::GroupMetrics;
 use super::timers::Timers;
 use crate::config::LiveConfig;
 use crate::coordinator::appending::{Appended, Author, KeyValue, WriteError, append};
@@ -97,6 +98,7 @@ pub(super) struct Shard {
     leader_epoch: LeaderEpoch,
     config: Arc<LiveConfig>,
     status: Mutex<Status>,
+    metrics: Arc<GroupMetrics>,
     timers: Timers,
     timer_task: Mutex<Option<JoinHandle<()>>>,
     /// Groups to which producers may have committed within open transactions.
@@ -109,12 +111,14 @@ impl Shard {
         partition: &Arc<Partition>,
         leader_epoch: LeaderEpoch,
         config: &Arc<LiveConfig>,
+        metrics: &Arc<GroupMetrics>,
     ) -> Arc<Self> {
         let shard = Arc::new(Self {
             partition: Arc::clone(partition),
             leader_epoch,
             config: Arc::clone(config),
             status: Mutex::new(Status::Loading { ended: Vec::new() }),
+            metrics: Arc::clone(metrics),
             timers: Timers::default(),
             timer_task: Mutex::new(None),
             open: Mutex::default(),
@@ -154,10 +158,9 @@ impl Shard {
         };
         let count = groups.len();
         if self.activate(groups) {
-            let took_ms = clock::now()
-                .monotonic
-                .saturating_sub(started.monotonic)
-                .as_millis() as u64;
+            let took = clock::now().monotonic.saturating_sub(started.monotonic);
+            self.metrics.loaded(took);
+            let took_ms = took.as_millis() as u64;
             tracing::info!(
                 partition = %self.partition.topic_partition,
                 leader_epoch = self.leader_epoch,
@@ -408,6 +411,9 @@ impl Shard {
     ) -> Vec<Effect> {
         match outcome {
             Ok(()) => {
+                if matches!(purpose, Purpose::Assignment { .. }) {
+                    GroupMetrics::add(&self.metrics.completed_rebalances, 1);
+                }
                 seat.group.replay(record, appended.first_offset);
                 seat.group.written(purpose, Ok(()), &self.rules(), now)
             }
