@@ -343,20 +343,57 @@ async fn acknowledged_records_survive_whatever_happens() {
     // 122 once left a follower's high watermark behind for good.
     for seed in [0, 1, 2, 3, 4, 5, 6, 7, 122] {
         eprintln!("seed {seed}");
-        world(survive(seed)).await;
+        world(survive(seed, &[])).await;
     }
 }
 
-async fn survive(seed: u64) {
+/// Before 2.7 a leader does not say in its answer where logs part: followers ask for the ends of epochs first.
+#[tokio::test(start_paused = true)]
+async fn acknowledged_records_survive_under_older_inter_broker_protocols() {
+    for version in ["2.6", "1.1"] {
+        for seed in 0..5 {
+            eprintln!("{version}, seed {seed}");
+            world(survive(seed, &[("inter.broker.protocol.version", version)])).await;
+        }
+    }
+}
+
+/// More and fewer fetchers while records come in: all of them arrive once, and nobody leaves the ISR.
+#[tokio::test(start_paused = true)]
+async fn the_number_of_fetchers_changes_while_they_fetch() {
+    world(async {
+        let cluster = Cluster::new(2, &[]);
+        let mut expected = Vec::new();
+        for (round, fetchers) in [3, 8, 1, 5, 2].into_iter().enumerate() {
+            cluster.set_broker_setting(2, "num.replica.fetchers", &fetchers.to_string());
+            for half in ["a", "b"] {
+                let value = format!("{round}{half}");
+                let (error, offset) = cluster.produce(1, -1, &[&value]).await;
+                assert_eq!(error, NONE);
+                expected.push((offset, value));
+                if half == "a" {
+                    cluster.set_broker_setting(2, "num.replica.fetchers", "7");
+                }
+            }
+        }
+        cluster.settled().await;
+        assert_eq!(cluster.values(2), expected);
+        assert_eq!(isr(&cluster), [1, 2]);
+        let counts = cluster.broker(2).broker.replicas.fetchers().counts();
+        assert_eq!((counts.fetchers, counts.failed_partitions), (1, 0));
+    })
+    .await;
+}
+
+async fn survive(seed: u64, settings: &[(&'static str, &'static str)]) {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut cluster = Cluster::new(
-        3,
-        &[
-            ("min.insync.replicas", "2"),
-            ("replica.lag.time.max.ms", "2000"),
-            ("log.segment.bytes", "600"),
-        ],
-    );
+    let mut all = vec![
+        ("min.insync.replicas", "2"),
+        ("replica.lag.time.max.ms", "2000"),
+        ("log.segment.bytes", "600"),
+    ];
+    all.extend(settings);
+    let mut cluster = Cluster::new(3, &all);
     let mut acknowledged: Vec<(i64, String)> = Vec::new();
     for step in 0..60 {
         let leader = cluster.leadership().leader;

@@ -82,6 +82,10 @@ struct State {
     /// Which fetcher has a partition.
     assigned: BTreeMap<TopicPartition, FetcherId>,
     count: i32,
+    /// What was fetched by fetchers that are about to end, and has no new one yet.
+    moving: BTreeMap<TopicPartition, Arc<Partition>>,
+    /// Waits for those to end.
+    resizing: Option<JoinHandle<()>>,
 }
 
 /// Numbers for metrics.
@@ -97,7 +101,7 @@ pub struct FetcherCounts {
 /// The fetchers of this broker.
 pub struct Fetchers {
     context: Arc<FetcherContext>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Fetchers {
@@ -120,7 +124,7 @@ impl Fetchers {
                 addresses: Mutex::default(),
                 failed: Mutex::default(),
             }),
-            state: Mutex::default(),
+            state: Arc::default(),
         }
     }
 
@@ -141,8 +145,12 @@ impl Fetchers {
         let mut state = lock(&self.state);
         state.is_open = false;
         state.assigned.clear();
+        state.moving.clear();
         for (_, running) in std::mem::take(&mut state.fetchers) {
             running.task.abort();
+        }
+        if let Some(resizing) = state.resizing.take() {
+            resizing.abort();
         }
     }
 
@@ -165,37 +173,7 @@ impl Fetchers {
     pub(super) fn follow(&self, partition: &Arc<Partition>) {
         let mut state = lock(&self.state);
         lock(&self.context.failed).remove(&partition.topic_partition);
-        self.follow_in(&mut state, partition);
-    }
-
-    fn follow_in(&self, state: &mut State, partition: &Arc<Partition>) {
-        let topic_partition = &partition.topic_partition;
-        unfollow(state, topic_partition);
-        let Some(following) = partition.following() else {
-            return;
-        };
-        if !state.is_open || following.leader < 0 {
-            return;
-        }
-        let number = fetcher_of(topic_partition, state.count);
-        let id = (following.leader, number);
-        let running = state
-            .fetchers
-            .entry(id)
-            .or_insert_with(|| self.start_fetcher(id));
-        running.board.follow(Arc::clone(partition), &following);
-        state.assigned.insert(topic_partition.clone(), id);
-    }
-
-    fn start_fetcher(&self, (leader, number): FetcherId) -> Running {
-        let config = self.context.config.broker();
-        let versions = LeaderVersions::of(&config.inter_broker_protocol_version);
-        let board = Arc::new(Board::new(Fetcher::new(versions.divergence())));
-        let task = FetcherTask::new(Arc::clone(&self.context), leader, number, board.clone());
-        Running {
-            board,
-            task: host::spawn(task.run()),
-        }
+        follow(&self.context, &mut state, partition);
     }
 
     /// Ends the fetchers that have no partitions left.
@@ -210,29 +188,35 @@ impl Fetchers {
         });
     }
 
-    /// Spreads the partitions anew if `num.replica.fetchers` has changed.
+    /// Spreads the partitions anew if `num.replica.fetchers` has changed. The fetchers of before may be in the middle
+    /// of an append: the new ones begin when they have ended.
     pub(super) fn resize(&self) {
         let count = self.context.config.broker().num_replica_fetchers.max(1);
         let mut state = lock(&self.state);
         if !state.is_open || state.count == count {
             return;
         }
+        tracing::info!(from = state.count, to = count, "fetchers are spread anew");
         state.count = count;
-        let partitions: Vec<Arc<Partition>> = state
-            .fetchers
-            .values()
-            .flat_map(|running| {
-                let content = running.board.lock();
-                content.partitions.values().cloned().collect::<Vec<_>>()
-            })
-            .collect();
+        state.assigned.clear();
+        let mut ending: Vec<JoinHandle<()>> = state.resizing.take().into_iter().collect();
         for (_, running) in std::mem::take(&mut state.fetchers) {
             running.task.abort();
+            let partitions = std::mem::take(&mut running.board.lock().partitions);
+            state.moving.extend(partitions);
+            ending.push(running.task);
         }
-        state.assigned.clear();
-        for partition in &partitions {
-            self.follow_in(&mut state, partition);
-        }
+        let (context, shared) = (Arc::clone(&self.context), Arc::clone(&self.state));
+        state.resizing = Some(host::spawn(async move {
+            for task in ending {
+                // Being cancelled is how it ends.
+                let _ = task.await;
+            }
+            let mut state = lock(&shared);
+            for partition in std::mem::take(&mut state.moving).into_values() {
+                follow(&context, &mut state, &partition);
+            }
+        }));
     }
 
     pub fn counts(&self) -> FetcherCounts {
@@ -276,7 +260,38 @@ impl Drop for Fetchers {
     }
 }
 
+fn follow(context: &Arc<FetcherContext>, state: &mut State, partition: &Arc<Partition>) {
+    let topic_partition = &partition.topic_partition;
+    unfollow(state, topic_partition);
+    let Some(following) = partition.following() else {
+        return;
+    };
+    if !state.is_open || following.leader < 0 {
+        return;
+    }
+    let number = fetcher_of(topic_partition, state.count);
+    let id = (following.leader, number);
+    let running = state
+        .fetchers
+        .entry(id)
+        .or_insert_with(|| start_fetcher(context, id));
+    running.board.follow(Arc::clone(partition), &following);
+    state.assigned.insert(topic_partition.clone(), id);
+}
+
+fn start_fetcher(context: &Arc<FetcherContext>, (leader, number): FetcherId) -> Running {
+    let config = context.config.broker();
+    let versions = LeaderVersions::of(&config.inter_broker_protocol_version);
+    let board = Arc::new(Board::new(Fetcher::new(versions.divergence())));
+    let task = FetcherTask::new(Arc::clone(context), leader, number, board.clone());
+    Running {
+        board,
+        task: host::spawn(task.run()),
+    }
+}
+
 fn unfollow(state: &mut State, topic_partition: &TopicPartition) {
+    state.moving.remove(topic_partition);
     if let Some(id) = state.assigned.remove(topic_partition)
         && let Some(running) = state.fetchers.get(&id)
     {

@@ -17,6 +17,7 @@ use barnabas_core::controller::{
 use barnabas_core::ids::{BrokerId, Offset, TopicId, TopicPartition};
 use barnabas_core::partition::leader_epochs::EpochStart;
 use barnabas_core::records::{BatchBuilder, Compression, batches, records};
+use barnabas_core::znodes::ConfigEntity;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -262,6 +263,15 @@ impl Cluster {
         self.cables.lock().up.insert(id, Arc::clone(&broker));
         self.nodes.insert(id, broker);
         self.tell_metadata();
+    }
+
+    /// Changes a dynamic setting of a broker that runs.
+    pub(super) fn set_broker_setting(&self, id: i32, name: &str, value: &str) {
+        let node = &self.broker(id).broker;
+        let overrides = [(name.to_owned(), value.to_owned())].into_iter().collect();
+        let entity = ConfigEntity::Broker(BrokerId(id));
+        node.config.entity_changed(&entity, overrides);
+        node.replicas.broker_config_changed(&node.config.broker());
     }
 
     /// Ends a broker as `kill -9` would: what it wrote stays.
