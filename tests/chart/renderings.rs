@@ -62,3 +62,9 @@ fn alerts_and_dashboard_use_figures_that_brokers_have() {
         assert!(count >= 6, "{file} uses {count} figures");
     }
 }
+
+#[test]
+fn the_chart_brings_the_definition_that_the_operator_generates() {
+    let generated = fs::read_to_string(repository().join("manifests/crds/topics.yaml")).unwrap();
+    expect_file![super::chart().join("files/topics.barnabas.dev.yaml")].assert_eq(&generated);
+}

@@ -12,6 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const TOPIC: &str = "orders";
 const PARTITIONS: i32 = 6;
 const BROKERS: &str = "statefulset/kafka-barnabas-broker";
+const BROKER_PODS: &str = "--selector=app.kubernetes.io/component=broker";
 /// The first node's, which leads to every broker: node ports are open on all nodes.
 const NODE: &str = "10.250.0.11";
 
@@ -45,7 +46,6 @@ impl Release {
             "image.broker.repository=localhost/barnabas-broker".to_owned(),
             "image.operator.repository=localhost/barnabas-operator".to_owned(),
             "listeners.external.enabled=true".to_owned(),
-            "operator.enabled=false".to_owned(),
             "broker.resources.requests.cpu=50m".to_owned(),
             "broker.resources.requests.memory=128Mi".to_owned(),
         ];
@@ -110,7 +110,7 @@ fn report(what: &str, since: Instant, traffic: &Verifier) {
 #[ignore = "a cluster of its own: cargo xtask test kubernetes"]
 fn a_release_lives_through_what_happens_to_it() {
     let start = Instant::now();
-    let mut lab = Lab::start(4, &[image("barnabas-broker")]).unwrap();
+    let mut lab = Lab::start(4, &[image("barnabas-broker"), image("barnabas-operator")]).unwrap();
     let zookeeper = lab.start_zookeeper().unwrap();
     eprintln!("a cluster of 4 nodes: {:.1?}", start.elapsed());
     for node in &lab.nodes {
@@ -160,6 +160,11 @@ fn a_release_lives_through_what_happens_to_it() {
     traffic.wait_for_progress(20, PATIENCE).unwrap();
     eprintln!("installed and records flow: {:.1?}", start.elapsed());
 
+    a_topic_resource_becomes_ready(&release);
+    eprintln!("installed and a Topic ready: {:.1?}", start.elapsed());
+    let tested = ["test", "kafka", "--namespace=streams", "--timeout=60s"];
+    release.lab.plane.helm(&tested).unwrap();
+
     a_container_dies(&release, &traffic);
     versions_change(&mut release, &traffic);
     a_node_is_drained(&release, &traffic);
@@ -186,8 +191,50 @@ fn a_release_lives_through_what_happens_to_it() {
     };
     wait::until(Duration::from_secs(60), pods).unwrap();
     eprintln!("uninstalled: {:.1?}", start.elapsed());
+    // The operator has let go of its Topics, so that they can be deleted without it.
+    release.kubectl(&["delete", "btopic", "invoices", "--timeout=20s"]);
     let claims = release.kubectl(&["get", "pvc", "--output=name"]);
     assert_eq!(claims.lines().count(), 4, "records stay: {claims}");
+}
+
+fn a_topic_resource_becomes_ready(release: &Release) {
+    let topic = "apiVersion: barnabas.dev/v1alpha1\nkind: Topic\nmetadata: {name: invoices, namespace: streams}\n\
+                 spec: {partitions: 4, replicas: 3, config: {retention.ms: 3600000}}\n";
+    release.lab.plane.apply(topic).unwrap();
+    let ready = [
+        "wait",
+        "btopic/invoices",
+        "--for=condition=Ready",
+        "--timeout=60s",
+    ];
+    let wait = [&ready[..], &["--namespace=streams"]].concat();
+    if let Err(error) = release.lab.plane.kubectl(&wait) {
+        let operator = [
+            "logs",
+            "deployment/kafka-barnabas-operator",
+            "--namespace=streams",
+        ];
+        let topic = [
+            "get",
+            "btopic",
+            "invoices",
+            "--namespace=streams",
+            "-o",
+            "yaml",
+        ];
+        let (log, topic) = (
+            release.lab.plane.kubectl(&operator),
+            release.lab.plane.kubectl(&topic),
+        );
+        panic!("{error:#}\n{topic:?}\n{log:?}");
+    }
+    let bootstrap = release.bootstrap.clone();
+    let hub = release.lab.hub();
+    let partitions = hub
+        .run(|| ClusterView::new(bootstrap).partitions("invoices"))
+        .unwrap()
+        .unwrap();
+    assert_eq!(partitions.len(), 4);
 }
 
 fn a_container_dies(release: &Release, traffic: &Verifier) {
@@ -219,7 +266,7 @@ fn versions_change(release: &mut Release, traffic: &Verifier) {
     release.wait_until_in_sync();
     report("upgrade of 3 brokers, one by one", start, traffic);
     let image = "jsonpath={.items[*].spec.containers[0].image}";
-    let images = release.kubectl(&["get", "pods", "-o", image]);
+    let images = release.kubectl(&["get", "pods", "-o", image, BROKER_PODS]);
     assert_eq!(images.matches(":next").count(), 3, "{images}");
 
     let start = Instant::now();
@@ -260,7 +307,7 @@ fn a_node_loses_power(release: &mut Release, traffic: &Verifier) {
     let start = Instant::now();
     // Not the node that all clients come through.
     let path = "jsonpath={range .items[*]}{.spec.nodeName}{\"\\n\"}{end}";
-    let nodes = release.kubectl(&["get", "pods", "-o", path]);
+    let nodes = release.kubectl(&["get", "pods", "-o", path, BROKER_PODS]);
     let lost = nodes.lines().find(|node| *node != "node1").unwrap();
     let index: usize = lost.strip_prefix("node").unwrap().parse().unwrap();
     release.lab.nodes[index - 1].power_off();
@@ -296,7 +343,7 @@ fn brokers_come_and_go(release: &mut Release, traffic: &Verifier) {
     release.replicas = 3;
     release.helm(&["upgrade", "kafka"]);
     let gone = || {
-        let pods = release.kubectl(&["get", "pods", "--output=name"]);
+        let pods = release.kubectl(&["get", "pods", "--output=name", BROKER_PODS]);
         (pods.lines().count() == 3).then_some(())
     };
     wait::until(PATIENCE, gone).unwrap();

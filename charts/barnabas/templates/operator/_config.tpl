@@ -9,7 +9,6 @@ zookeeperConnect: {{ include "barnabas.zookeeperConnect" . }}
 watchNamespaces: {{ include "barnabas.operator.namespaces" . }}
 clusterScope: {{ .Values.rbac.clusterScope }}
 brokerStatefulSet: {{ include "barnabas.broker.name" . }}
-brokerIdOffset: {{ .Values.broker.idOffset }}
 stateConfigMap: {{ include "barnabas.fullname" . }}-balancer-state
 lease: {{ include "barnabas.operator.name" . }}
 listen: 0.0.0.0:{{ .Values.metrics.port }}
