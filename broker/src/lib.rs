@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod net;
 pub mod peer;
 pub mod producer_ids;
+pub mod quota;
 pub mod server;
 pub mod telemetry;
 pub mod topics;

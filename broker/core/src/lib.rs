@@ -18,6 +18,7 @@
 //! | [`group`] | one consumer group on its coordinator |
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
+//! | [`quota`] | how fast clients may be |
 //! | [`transaction`] | one transactional id on its coordinator |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
@@ -32,6 +33,7 @@ pub mod ids;
 pub mod liveness;
 pub mod metadata;
 pub mod partition;
+pub mod quota;
 pub mod records;
 pub mod time;
 pub mod transaction;

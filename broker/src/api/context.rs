@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use barnabas_core::ids::BrokerId;
 
+use super::Call;
+use crate::clock;
 use crate::config::LiveConfig;
 use crate::controller::{ControllerHandle, ControllerLink};
 use crate::coordinator::{GroupCoordinator, TransactionCoordinator, TransactionVerifier};
@@ -14,6 +16,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
 use crate::peer::PeerNetwork;
 use crate::producer_ids::ProducerIdManager;
+use crate::quota::{Client, ClientQuotas, Mutations, Strictness, percent};
 use crate::replica::ReplicaManager;
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::topics::TopicAdmin;
@@ -38,6 +41,7 @@ pub struct Broker {
     pub peers: Arc<dyn PeerNetwork>,
     pub topics: Arc<TopicAdmin>,
     pub producer_ids: Arc<ProducerIdManager>,
+    pub quotas: Arc<ClientQuotas>,
     pub groups: Arc<GroupCoordinator>,
     pub verifier: Arc<TransactionVerifier>,
     pub transactions: Arc<TransactionCoordinator>,
@@ -99,11 +103,51 @@ pub struct Context<'a> {
     pub version: i16,
     /// Absent if the client sent none.
     pub client_id: Option<&'a str>,
+    pub call: &'a Call,
 }
 
 impl Context<'_> {
     /// Name of the listener through which the request came.
     pub fn listener(&self) -> &str {
         &self.connection.listener
+    }
+
+    /// Whose quotas the request counts against.
+    pub fn client(&self) -> Client<'_> {
+        Client {
+            user: &self.connection.principal.name,
+            client_id: self.client_id.unwrap_or_default(),
+        }
+    }
+
+    /// Charges the client for the time that the request took so far, when its response is about to be made, and
+    /// returns for how many milliseconds the client is throttled, by this or any other quota.
+    pub fn charge(&self) -> u32 {
+        let quota = &self.broker.quotas.request;
+        if quota.is_enabled() {
+            self.call.charge();
+            let now = clock::now().monotonic;
+            let throttle_ms = quota.record(self.client(), percent(self.call.busy()), now);
+            self.call.throttle(throttle_ms);
+        }
+        self.call.throttle_ms()
+    }
+
+    /// Notes the time of a request that no quota holds for.
+    pub fn charge_exempt(&self) {
+        let quota = &self.broker.quotas.request;
+        if quota.is_enabled() {
+            quota.note_exempt(percent(self.call.busy()), clock::now().monotonic);
+        }
+    }
+
+    /// What the request may ask the controller to change. Clients know the error from a version on.
+    pub fn mutations(&self, strict_since: i16) -> Mutations {
+        let strictness = if self.version >= strict_since {
+            Strictness::Strict
+        } else {
+            Strictness::Permissive
+        };
+        self.broker.quotas.mutations.of(self.client(), strictness)
     }
 }

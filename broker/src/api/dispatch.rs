@@ -1,10 +1,8 @@
 //! From a frame to the bytes of its answer: header, table row, handler.
 
-use std::pin::Pin;
 use std::slice;
 use std::sync::Arc;
-use std::task::{self, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
@@ -16,14 +14,29 @@ use kafka_protocol::protocol::Request as _;
 
 use crate::metrics::{Fetcher, Metrics, RequestTimes};
 
-use super::{Api, Broker, Connection, Context, MalformedRequest, Reply, Section, api_versions};
+use super::call::Timed;
+use super::{
+    Api, Broker, Call, Connection, Context, MalformedRequest, Reply, Section, api_versions,
+};
 
 /// What becomes of a request.
 pub enum Outcome {
     Respond(Response),
     /// The client expects no answer.
-    Silent,
+    Silent(Option<Mute>),
     Close(CloseReason),
+}
+
+/// Until when a connection is not read from, because its client is throttled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mute(pub tokio::time::Instant);
+
+impl Mute {
+    fn of(call: &Call) -> Option<Self> {
+        let throttle_ms = call.throttle_ms();
+        let length = Duration::from_millis(throttle_ms.into());
+        (throttle_ms > 0).then(|| Self(tokio::time::Instant::now() + length))
+    }
 }
 
 /// Why a connection is closed without an answer.
@@ -51,6 +64,7 @@ pub struct Response {
     head_length: usize,
     body: Body,
     request: Option<Answered>,
+    mute: Option<Mute>,
 }
 
 /// The request that a response answers.
@@ -60,6 +74,8 @@ struct Answered {
     times: RequestTimes,
     /// Who fetched, if it was a fetch.
     fetcher: Option<Fetcher>,
+    /// Client id of who pays for the time that sending takes, if anybody does.
+    charged: Option<Box<str>>,
 }
 
 /// Size, correlation id, and in header version 1 an empty list of tagged fields.
@@ -91,12 +107,23 @@ impl Response {
             head_length,
             body,
             request: None,
+            mute: None,
         };
         let size = response.size_in_bytes() - 4;
         let announced = i32::try_from(size).map_err(|_| size)?;
         response.head[..4].copy_from_slice(&announced.to_be_bytes());
         response.head[4..8].copy_from_slice(&correlation_id.to_be_bytes());
         Ok(response)
+    }
+
+    /// Until when the connection is not read from.
+    pub fn mute(&self) -> Option<Mute> {
+        self.mute
+    }
+
+    /// Client id of who pays for the time that sending takes, if anybody does.
+    pub fn charged(&self) -> Option<&str> {
+        self.request.as_ref()?.charged.as_deref()
     }
 
     /// Counts the request as done, with the time that it took to send the response.
@@ -134,6 +161,7 @@ impl Response {
 
 /// Runs one request to its end.
 pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connection) -> Outcome {
+    let call = Call::new(frame.len());
     let Some(header) = RequestHeader::parse(frame) else {
         return Outcome::Close(CloseReason::Header);
     };
@@ -164,12 +192,13 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
         connection,
         version,
         client_id,
+        call: &call,
     };
     if !broker.metadata.is_settled() && is_for_clients(key) {
         broker.metadata.settled().await;
     }
     let request_bytes = body.len() as u64;
-    let (outcome, times) = Timed::new((api.handle)(body, context)).await;
+    let (outcome, times) = Timed::new((api.handle)(body, context), &call).await;
     match outcome {
         Ok(reply) => {
             let metrics = broker.metrics.request(key);
@@ -184,9 +213,16 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
                         version,
                         times,
                         fetcher,
+                        charged: call
+                            .is_charged()
+                            .then(|| client_id.unwrap_or_default().into()),
                     });
+                    response.mute = Mute::of(&call);
                 }
-                Outcome::Silent => metrics.done(version, &times),
+                Outcome::Silent(mute) => {
+                    *mute = Mute::of(&call);
+                    metrics.done(version, &times);
+                }
                 Outcome::Close(_) => {}
             }
             outcome
@@ -196,42 +232,6 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
             version,
             source,
         }),
-    }
-}
-
-/// Measures a handler: what passes while it runs is this broker's time, the rest it waits for others.
-struct Timed<F> {
-    handler: F,
-    started: Option<Instant>,
-    local: Duration,
-}
-
-impl<F> Timed<F> {
-    fn new(handler: F) -> Self {
-        Self {
-            handler,
-            started: None,
-            local: Duration::ZERO,
-        }
-    }
-}
-
-impl<F: Future + Unpin> Future for Timed<F> {
-    type Output = (F::Output, RequestTimes);
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let now = Instant::now();
-        let started = *self.started.get_or_insert(now);
-        let polled = Pin::new(&mut self.handler).poll(context);
-        self.local += now.elapsed();
-        polled.map(|output| {
-            let times = RequestTimes {
-                local: self.local,
-                remote: started.elapsed().saturating_sub(self.local),
-                response_send: Duration::ZERO,
-            };
-            (output, times)
-        })
     }
 }
 
@@ -257,7 +257,7 @@ fn respond(api: &Api, version: i16, correlation_id: i32, reply: Reply) -> Outcom
     let body = match reply {
         Reply::Body(bytes) => Body::One(Section::Bytes(bytes)),
         Reply::Fetched { sections, .. } => Body::Many(sections),
-        Reply::None => return Outcome::Silent,
+        Reply::None => return Outcome::Silent(None),
         Reply::Close => return Outcome::Close(CloseReason::Hangup { api: api.name }),
     };
     match Response::of_body(correlation_id, (api.response_header_version)(version), body) {

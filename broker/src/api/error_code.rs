@@ -10,6 +10,7 @@ use barnabas_core::controller::{ControllerError, ElectLeaderError, ReassignmentE
 use barnabas_core::group::GroupError;
 use barnabas_core::partition::PartitionError;
 use barnabas_core::partition::producers::ProducerError;
+use barnabas_core::quota::entity::{AlterQuotaError, QuotaFilterError};
 use barnabas_core::records::legacy::DownConversionError;
 use barnabas_core::records::validate::ProduceRejection;
 use barnabas_core::transaction::TransactionError;
@@ -25,6 +26,7 @@ use super::configs::DescribeConfigsError;
 use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
 use super::produce::ProduceError;
+use super::quotas::{AlterQuotasError, DescribeQuotasError};
 use crate::coordinator::markers::MarkerError;
 use crate::log::{AppendError, LogError};
 use crate::producer_ids::ProducerIdError;
@@ -90,6 +92,41 @@ impl ToErrorCode for PartitionError {
             Self::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
             Self::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
             Self::RequestTimedOut => ResponseError::RequestTimedOut,
+        }
+    }
+}
+
+impl ToErrorCode for DescribeQuotasError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Filter(QuotaFilterError::UnknownType(_)) => ResponseError::UnsupportedVersion,
+            Self::Filter(
+                QuotaFilterError::Duplicate(_)
+                | QuotaFilterError::EmptyType
+                | QuotaFilterError::AddressAndClient,
+            ) => ResponseError::InvalidRequest,
+            // Kafka does not expect other match types either.
+            Self::MatchType(_) | Self::Read(_) => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for AlterQuotasError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Write(ConfigWriteError::ControllerMoved) => ResponseError::StaleControllerEpoch,
+            Self::Alteration(AlterQuotaError::Unexpected(_)) | Self::Read(_) | Self::Write(_) => {
+                ResponseError::UnknownServerError
+            }
+            Self::Alteration(
+                AlterQuotaError::NoEntity
+                | AlterQuotaError::UnknownType(_)
+                | AlterQuotaError::EmptyName(_)
+                | AlterQuotaError::AddressAndClient
+                | AlterQuotaError::NoAddress(_)
+                | AlterQuotaError::UnknownKey(_)
+                | AlterQuotaError::NotWhole { .. },
+            ) => ResponseError::InvalidRequest,
         }
     }
 }
@@ -268,6 +305,7 @@ impl ToErrorCode for TopicError {
             Self::TooManyPartitions { .. } | Self::AssignmentTooLarge { .. } => {
                 ResponseError::PolicyViolation
             }
+            Self::QuotaExceeded(_) => ResponseError::ThrottlingQuotaExceeded,
             Self::TimedOut => ResponseError::RequestTimedOut,
             Self::ReassignmentInProgress(_) => ResponseError::ReassignmentInProgress,
             Self::FewerPartitions { .. } | Self::SamePartitions(_) => {

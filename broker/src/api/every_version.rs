@@ -273,7 +273,7 @@ impl Subject {
             .context("no answer in time")?;
         let response = match outcome {
             Outcome::Respond(response) => response,
-            Outcome::Silent => {
+            Outcome::Silent(_) => {
                 ensure!(api.name == "Produce", "no answer at all");
                 return Ok(());
             }

@@ -21,10 +21,12 @@ use crate::clock;
 use crate::metrics::Fetcher;
 use crate::replica::PartitionError;
 use crate::replica::fetch_session::{Answered, FetchTarget, PartitionKey};
-use crate::replica::fetch_session_cache::{PlacedTarget, SessionRequest};
+use crate::replica::fetch_session_cache::{PlacedTarget, SessionReply, SessionRequest};
 use crate::replica::partition::{Isolation, Partition, ReadFrom, ReadOutcome, ReadRequest, Reader};
 use crate::replica::waiters::{WaitFor, Waiter};
 
+/// First version that tells the throttle time.
+const THROTTLE_TIME: i16 = 1;
 /// First version whose limits may be exceeded by one batch, so that a consumer always gets on.
 const SOFT_LIMITS: i16 = 3;
 /// First version with sessions.
@@ -39,6 +41,10 @@ const REPLICA_STATE: i16 = 15;
 const CURRENT_LEADER: i16 = 16;
 /// Value of `replica.selector.class` that sends consumers to the replica in their rack.
 const RACK_AWARE_SELECTOR: &str = "org.apache.kafka.common.replica.RackAwareReplicaSelector";
+
+/// What a response has beside records: for itself, and for each partition.
+const RESPONSE_BYTES: usize = 20;
+const PARTITION_BYTES: usize = 48;
 
 /// Reads what a request asks for; waits up to `MaxWaitMs` until there are `MinBytes`.
 pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
@@ -76,6 +82,9 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
     if !wait.is_zero() && !reads.is_empty() && !pass.is_enough(&plan) {
         plan.wait(&mut reads, wait).await;
+    }
+    if let throttle_ms @ 1.. = plan.charge(&reads, context) {
+        return throttled(throttle_ms, sessions.throttled(session), &plan, context);
     }
     for read in &mut reads {
         read.answer = plan.answer(read);
@@ -117,6 +126,25 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
     Reply::Fetched {
         by: plan.fetcher(),
         sections,
+    }
+}
+
+/// The answer to a client that is over a quota: no records, and its session stays as it was.
+fn throttled(throttle_ms: u32, session: SessionReply, plan: &Plan, context: &Context<'_>) -> Reply {
+    let header = FetchHeader {
+        throttle_time_ms: if context.version >= THROTTLE_TIME {
+            throttle_ms as i32
+        } else {
+            0
+        },
+        session_id: session.session_id,
+        error_code: session.error.map_or(NONE, |error| error.error_code()),
+        ..FetchHeader::default()
+    };
+    note_errors(context, [header.error_code].into_iter());
+    Reply::Fetched {
+        by: plan.fetcher(),
+        sections: encode(context.version, &header, std::iter::empty()),
     }
 }
 
@@ -243,6 +271,10 @@ impl Plan {
             most
         };
         let is_follower = replica_id >= 0;
+        let max_bytes = match context.broker.quotas.fetch.allowance(context.client()) {
+            Some(allowance) if !is_follower => max_bytes.min(allowance as i32),
+            Some(_) | None => max_bytes,
+        };
         let selector = context.broker.config.broker();
         let selector = selector.replica_selector_class.as_deref();
         let is_rack_aware = selector == Some(RACK_AWARE_SELECTOR);
@@ -259,6 +291,31 @@ impl Plan {
             min_bytes: usize::try_from(request.min_bytes.min(max_bytes)).unwrap_or(0),
             max_bytes: usize::try_from(max_bytes).unwrap_or(0),
         }
+    }
+
+    /// Counts what was read against the client's quotas. Returns for how many milliseconds the client is throttled:
+    /// then it is not given what was read, and what it did not get is not counted.
+    fn charge(&self, reads: &[Read], context: &Context<'_>) -> u32 {
+        if self.is_follower() {
+            context.charge_exempt();
+            return 0;
+        }
+        let quota = &context.broker.quotas.fetch;
+        if !quota.is_enabled() {
+            return context.charge();
+        }
+        let now = clock::now().monotonic;
+        let with_records = reads.iter().map(Read::bytes).filter(|bytes| *bytes > 0);
+        let bytes: usize = with_records.map(|bytes| bytes + PARTITION_BYTES).sum();
+        let bytes = (bytes + RESPONSE_BYTES) as f64;
+        context
+            .call
+            .throttle(quota.record(context.client(), bytes, now));
+        let throttle_ms = context.charge();
+        if throttle_ms > 0 {
+            quota.note(context.client(), -bytes, now);
+        }
+        throttle_ms
     }
 
     fn is_follower(&self) -> bool {

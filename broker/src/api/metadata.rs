@@ -147,7 +147,14 @@ async fn unknown(name: &str, allow_creation: bool, context: &Context<'_>) -> Met
     let error = if check_topic_name(name).is_err() {
         ResponseError::InvalidTopicException
     } else if allow_creation && context.broker.config.broker().auto_create_topics_enable {
-        created(context.broker.topics.auto_create(name).await)
+        let mut mutations = context.mutations(i16::MAX);
+        created(
+            context
+                .broker
+                .topics
+                .auto_create(name, &mut mutations)
+                .await,
+        )
     } else {
         ResponseError::UnknownTopicOrPartition
     };

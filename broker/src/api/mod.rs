@@ -8,6 +8,7 @@
 
 pub mod alter_configs;
 pub mod api_versions;
+pub mod call;
 pub mod cluster;
 pub mod configs;
 pub mod context;
@@ -28,7 +29,10 @@ pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
+pub mod quotas;
 pub mod reassignment;
+pub mod scram;
+mod throttled;
 pub mod topics;
 mod traffic;
 pub mod transactions;
@@ -55,9 +59,11 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, Request};
 use crate::log::LogSlice;
 use crate::metrics::Fetcher;
 
+pub use call::Call;
 pub use context::{Broker, Connection, Context, Principal};
 pub use decode::MalformedRequest;
 pub use error_counts::ErrorCodes;
+use throttled::Throttled;
 
 /// A handler's answer.
 #[derive(Debug)]
@@ -174,10 +180,15 @@ impl Answer for Reply {
     }
 }
 
-impl<R: Encodable + ErrorCodes> Answer for R {
-    fn into_reply(self, key: i16, context: &Context<'_>) -> Reply {
+impl<R: Encodable + ErrorCodes + Throttled> Answer for R {
+    fn into_reply(mut self, key: i16, context: &Context<'_>) -> Reply {
         let metrics = context.broker.metrics.request(key);
         self.each_error_code(&mut |code| metrics.errors(code, 1));
+        if R::IS_EXEMPT {
+            context.charge_exempt();
+        } else if let throttle_ms @ 1.. = context.charge() {
+            self.set_throttle_time(context.version, throttle_ms as i32);
+        }
         Reply::message(&self, context.version)
     }
 }
@@ -258,6 +269,9 @@ api_table! {
     ElectLeaders(ElectLeadersRequest) 0..=2 => elections::elect_leaders,
     AlterPartitionReassignments(AlterPartitionReassignmentsRequest) 0..=0 => reassignment::alter_partition_reassignments,
     ListPartitionReassignments(ListPartitionReassignmentsRequest) 0..=0 => reassignment::list_partition_reassignments,
+    DescribeClientQuotas(DescribeClientQuotasRequest) 0..=1 => quotas::describe_client_quotas,
+    AlterClientQuotas(AlterClientQuotasRequest) 0..=1 => quotas::alter_client_quotas,
+    DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 => scram::describe_user_scram_credentials,
     AlterPartition(AlterPartitionRequest) 0..=3 => control::alter_partition,
     UpdateFeatures(UpdateFeaturesRequest) 0..=1 => features::update_features,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,

@@ -21,6 +21,7 @@ use kafka_protocol::protocol::{Request as _, StrBytes};
 
 use super::error_code::{NONE, ResponseError, ToErrorCode};
 use super::leaders;
+use super::throttled::Throttled as _;
 use super::traffic::{self, Form};
 use super::verification::{self, AdmissionError, Transaction};
 use super::{Context, ErrorCodes as _, Reply};
@@ -121,7 +122,7 @@ pub async fn produce(request: ProduceRequest, context: &Context<'_>) -> Reply {
         return if request.acks == 0 {
             Reply::Close
         } else {
-            answer(&respond_whole(&request, &rejection), context)
+            answer(respond_whole(&request, &rejection), context)
         };
     }
     let mut outcomes = match transactional_producer(&request) {
@@ -136,27 +137,45 @@ pub async fn produce(request: ProduceRequest, context: &Context<'_>) -> Reply {
             return if request.acks == 0 {
                 Reply::Close
             } else {
-                answer(&response, context)
+                answer(response, context)
             };
         }
     };
     match request.acks {
         0 if outcomes.iter().any(|outcome| outcome.result.is_err()) => return Reply::Close,
-        0 => return Reply::None,
+        0 => {
+            charge_bytes(context);
+            context.charge_exempt();
+            return Reply::None;
+        }
         -1 => {
             let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
             wait_until_replicated(&mut outcomes, timeout).await;
         }
         _ => {}
     }
-    answer(&respond(&request, outcomes, context), context)
+    answer(respond(&request, outcomes, context), context)
 }
 
-/// Counts the errors of a response and encodes it.
-fn answer(response: &ProduceResponse, context: &Context<'_>) -> Reply {
+/// Counts the errors of a response and what its request used, and encodes it.
+fn answer(mut response: ProduceResponse, context: &Context<'_>) -> Reply {
     let metrics = context.broker.metrics.request(ProduceRequest::KEY);
     response.each_error_code(&mut |code| metrics.errors(code, 1));
-    Reply::message(response, context.version)
+    charge_bytes(context);
+    if let throttle_ms @ 1.. = context.charge() {
+        response.set_throttle_time(context.version, throttle_ms as i32);
+    }
+    Reply::message(&response, context.version)
+}
+
+/// Counts the request against the client's quota of bytes. Kafka: the whole request, whatever became of it.
+fn charge_bytes(context: &Context<'_>) {
+    let quota = &context.broker.quotas.produce;
+    if quota.is_enabled() {
+        let bytes = context.call.request_bytes() as f64;
+        let throttle_ms = quota.record(context.client(), bytes, clock::now().monotonic);
+        context.call.throttle(throttle_ms);
+    }
 }
 
 /// Flaws in any partition's records that fail the request as a whole, before any is appended.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 
 use super::dispatch::{Outcome, dispatch};
-use super::{Broker, Connection, Context, Principal, Section};
+use super::{Broker, Call, Connection, Context, Principal, Section};
 use crate::clock;
 use crate::config::LiveConfig;
 use crate::controller::{
@@ -35,6 +35,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
 use crate::peer::{PeerNetwork, TcpNetwork};
 use crate::producer_ids::ProducerIdManager;
+use crate::quota::ClientQuotas;
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::replica::{IsrChanges, ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
 use crate::topics::TopicAdmin;
@@ -60,6 +61,7 @@ pub(crate) struct TestBroker {
     pub(crate) broker: Arc<Broker>,
     pub(crate) files: Memory,
     pub(crate) connection: Connection,
+    call: Call,
 }
 
 impl TestBroker {
@@ -149,6 +151,7 @@ impl TestBroker {
             config: live.clone(),
             transactions: transactions.clone(),
         });
+        let quotas = Arc::new(ClientQuotas::new(&live.broker()));
         let broker = Arc::new(Broker {
             peers,
             topics: TopicAdmin::new(zookeeper.clone(), live.clone(), metadata.clone()),
@@ -167,6 +170,7 @@ impl TestBroker {
             replicas,
             fetch_sessions: Arc::new(FetchSessions::new(1000)),
             controller,
+            quotas,
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
         Self {
@@ -178,6 +182,7 @@ impl TestBroker {
                 peer_address: address,
                 principal: Principal::anonymous(),
             },
+            call: Call::new(100),
         }
     }
 
@@ -187,6 +192,7 @@ impl TestBroker {
             connection: &self.connection,
             version,
             client_id: Some("test"),
+            call: &self.call,
         }
     }
 
@@ -297,7 +303,7 @@ impl TestBroker {
                 bytes.extend(inlined(response.sections()));
                 Some(bytes)
             }
-            Outcome::Silent => Some(Vec::new()),
+            Outcome::Silent(_) => Some(Vec::new()),
             Outcome::Close(_) => None,
         }
     }

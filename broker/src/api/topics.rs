@@ -95,10 +95,12 @@ pub async fn create_topics(
     };
     let timeout = timeout(request.timeout_ms);
     let admin = &context.broker.topics;
+    let mut mutations = context.mutations(6);
     let mut creations = admin
-        .create_topics(&wanted, timeout, intent)
+        .create_topics(&wanted, timeout, intent, &mut mutations)
         .await
         .into_iter();
+    context.call.throttle(mutations.throttle_ms());
     let results = request.topics.iter().zip(refusals).map(|(topic, refusal)| {
         let name = &topic.name;
         match refusal {
@@ -235,7 +237,10 @@ pub async fn delete_topics(
         .collect();
     let timeout = timeout(request.timeout_ms);
     let admin = &context.broker.topics;
-    let mut outcomes = admin.delete_topics(&wanted, timeout).await.into_iter();
+    let mut mutations = context.mutations(5);
+    let deleted = admin.delete_topics(&wanted, timeout, &mut mutations).await;
+    let mut outcomes = deleted.into_iter();
+    context.call.throttle(mutations.throttle_ms());
     let results = targets.into_iter().zip(errors).map(|(target, error)| {
         let error = match error {
             Some(error) => Err(error),
@@ -345,7 +350,11 @@ pub async fn create_partitions(
     };
     let timeout = timeout(request.timeout_ms);
     let admin = &context.broker.topics;
-    let outcomes = admin.create_partitions(&wanted, timeout, intent).await;
+    let mut mutations = context.mutations(3);
+    let outcomes = admin
+        .create_partitions(&wanted, timeout, intent, &mut mutations)
+        .await;
+    context.call.throttle(mutations.throttle_ms());
     let results = wanted
         .iter()
         .zip(outcomes)

@@ -20,6 +20,8 @@ pub struct RequestTimes {
     pub local: Duration,
     /// Waiting for others: replicas, records to come, ZooKeeper.
     pub remote: Duration,
+    /// For how long the client was told to wait, after its answer.
+    pub throttle: Duration,
     /// Handing the answer to the socket, which a slow client makes long.
     pub response_send: Duration,
 }
@@ -46,6 +48,7 @@ pub struct RequestMetrics {
     total_time: Histogram,
     local_time: Histogram,
     remote_time: Histogram,
+    throttle_time: Histogram,
     response_send_time: Histogram,
     /// Size of requests in bytes, summed.
     pub request_bytes: Counter,
@@ -61,6 +64,7 @@ impl Default for RequestMetrics {
             total_time: Histogram::default(),
             local_time: Histogram::default(),
             remote_time: Histogram::default(),
+            throttle_time: Histogram::default(),
             response_send_time: Histogram::default(),
             request_bytes: Counter::default(),
             response_bytes: Counter::default(),
@@ -76,6 +80,7 @@ impl RequestMetrics {
         self.total_time.observe(times.total());
         self.local_time.observe(times.local);
         self.remote_time.observe(times.remote);
+        self.throttle_time.observe(times.throttle);
         self.response_send_time.observe(times.response_send);
     }
 
@@ -175,10 +180,11 @@ impl Requests {
                 out.counter(&family, &labels, count);
             }
         }
-        let times: [(&str, Pick); 4] = [
+        let times: [(&str, Pick); 5] = [
             ("totaltimems", |request| &request.total_time),
             ("localtimems", |request| &request.local_time),
             ("remotetimems", |request| &request.remote_time),
+            ("throttletimems", |request| &request.throttle_time),
             ("responsesendtimems", |request| &request.response_send_time),
         ];
         for (name, pick) in times {
@@ -187,12 +193,8 @@ impl Requests {
                 out.histogram(&family, &[("request", request)], pick(metrics));
             }
         }
-        // There are no queues, and nobody is throttled before an answer is sent.
-        for name in [
-            "requestqueuetimems",
-            "responsequeuetimems",
-            "throttletimems",
-        ] {
+        // There are no queues.
+        for name in ["requestqueuetimems", "responsequeuetimems"] {
             let family = format!("{PREFIX}_{name}");
             for (request, metrics) in &named {
                 let count = metrics.total_time.count();

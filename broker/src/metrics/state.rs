@@ -26,6 +26,7 @@ pub fn write_all(broker: &Broker, out: &mut Exposition) {
     write_session(broker, out);
     let api_name = |key| Api::find(key).map(|api| api.name);
     broker.metrics.write(out, api_name, error_code::name_of);
+    broker.quotas.write_metrics(out);
 }
 
 fn write_logs(broker: &Broker, out: &mut Exposition) {

@@ -1,9 +1,11 @@
 //! One connection: read a request, run it, write the answer, again.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
@@ -12,7 +14,7 @@ use super::idle::IdleTimer;
 use super::limits::ConnectionSlot;
 use super::stream::Stream;
 use super::{Network, Service, Session, SessionState};
-use crate::api::dispatch::Outcome;
+use crate::api::dispatch::{Mute, Outcome};
 use crate::api::{Connection, Principal};
 use crate::metrics::ListenerMetrics;
 
@@ -134,7 +136,14 @@ async fn serve<S: Service>(
         match outcome {
             Outcome::Respond(response) => {
                 let started = Instant::now();
-                if let Err(error) = stream.send(&response, &mut idle).await {
+                let mut busy = Duration::ZERO;
+                let sending = stream.send(&response, &mut idle);
+                let sent = if response.charged().is_some() {
+                    measured(sending, &mut busy).await
+                } else {
+                    sending.await
+                };
+                if let Err(error) = sent {
                     tracing::debug!(
                         peer = %connection.peer_address,
                         %error,
@@ -142,9 +151,18 @@ async fn serve<S: Service>(
                     );
                     return;
                 }
-                service.was_sent(&response, started.elapsed());
+                service.was_sent(&response, connection, started.elapsed(), busy);
+                let mute = response.mute();
+                drop(response);
+                if !stay_muted(session, mute, &mut idle).await {
+                    return;
+                }
             }
-            Outcome::Silent => {}
+            Outcome::Silent(mute) => {
+                if !stay_muted(session, mute, &mut idle).await {
+                    return;
+                }
+            }
             Outcome::Close(reason) => {
                 session.metrics.protocol_errors.increment();
                 tracing::info!(
@@ -159,4 +177,32 @@ async fn serve<S: Service>(
         // A client with a thousand requests in the buffer is not the only one.
         tokio::task::consume_budget().await;
     }
+}
+
+/// Reads nothing from a connection whose client is throttled; false if the connection is to end instead, because
+/// the broker stops or the client would be idle for too long (KIP-219).
+async fn stay_muted(session: &SessionGuard, mute: Option<Mute>, idle: &mut IdleTimer) -> bool {
+    let Some(Mute(until)) = mute else {
+        return true;
+    };
+    if !session.goes_on(false) {
+        return false;
+    }
+    tokio::select! {
+        biased;
+        () = tokio::time::sleep_until(until) => true,
+        () = poll_fn(|cx| idle.poll_expired(cx)) => false,
+    }
+}
+
+/// Runs `work`, and adds to `busy` what it takes without what it waits.
+async fn measured<T>(work: impl Future<Output = T>, busy: &mut Duration) -> T {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        let began = Instant::now();
+        let polled = work.as_mut().poll(cx);
+        *busy += began.elapsed();
+        polled
+    })
+    .await
 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use barnabas_core::quota::{QuotaRate, Window};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::Network;
+use crate::clock;
 
 /// Limits on connections. `None` is no limit.
 #[derive(Clone, Debug, Default)]
@@ -55,21 +56,20 @@ impl ConnectionLimits {
 }
 
 /// Counts connections against the limits.
-#[derive(Default)]
 pub(super) struct ConnectionQuotas {
+    window: Window,
     counts: Mutex<Counts>,
     /// Told when a connection ends or limits change.
     freed: Notify,
 }
 
-#[derive(Default)]
 struct Counts {
     total: usize,
     by_listener: HashMap<Arc<str>, usize>,
     by_address: HashMap<IpAddr, usize>,
-    /// When the next connection of the broker, or of a listener, is due.
-    broker_pace: Pace,
-    listener_paces: HashMap<Arc<str>, Pace>,
+    /// How fast connections come to the broker, and to each listener.
+    broker_rate: QuotaRate,
+    listener_rates: HashMap<Arc<str>, QuotaRate>,
 }
 
 /// An address has as many connections as it may have.
@@ -78,6 +78,16 @@ struct Counts {
 pub(super) struct TooManyFromAddress {
     pub(super) address: IpAddr,
     pub(super) limit: usize,
+}
+
+/// Why a connection is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(transparent)]
+    TooMany(#[from] TooManyFromAddress),
+    /// It is kept open that long without being read, so that the client does not try again at once.
+    #[error("{address} connects faster than its quota allows")]
+    TooFast { address: IpAddr, wait: Duration },
 }
 
 /// The place of one connection in the counts; dropping it gives the place up.
@@ -98,12 +108,16 @@ pub(super) async fn take_slot(
     network: &Arc<Network>,
     listener: &Arc<str>,
     address: IpAddr,
-) -> Result<ConnectionSlot, TooManyFromAddress> {
+) -> Result<ConnectionSlot, Refusal> {
     let quotas = &network.quotas;
-    let delay = quotas.pace(&network.limits.load(), listener);
+    let now = clock::now().monotonic;
+    let delay = quotas.pace(&network.limits.load(), listener, now);
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
+    let now = clock::now().monotonic;
+    let admitted = network.address_rates.admit(address, now);
+    admitted.map_err(|wait| Refusal::TooFast { address, wait })?;
     loop {
         let freed = quotas.freed.notified();
         if quotas.try_take(&network.limits.load(), listener, address)? {
@@ -119,6 +133,21 @@ pub(super) async fn take_slot(
 }
 
 impl ConnectionQuotas {
+    pub(super) fn new(window: Window) -> Self {
+        let counts = Counts {
+            total: 0,
+            by_listener: HashMap::new(),
+            by_address: HashMap::new(),
+            broker_rate: QuotaRate::new(window),
+            listener_rates: HashMap::new(),
+        };
+        Self {
+            window,
+            counts: Mutex::new(counts),
+            freed: Notify::new(),
+        }
+    }
+
     fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,35 +223,26 @@ impl ConnectionQuotas {
         self.freed.notify_waiters();
     }
 
-    /// How long the next connection of `listener` has to wait for the creation rates.
-    fn pace(&self, limits: &ConnectionLimits, listener: &Arc<str>) -> Duration {
-        let now = Instant::now();
+    /// How long the next connection of `listener` has to wait for the creation rates. It is counted already.
+    fn pace(&self, limits: &ConnectionLimits, listener: &Arc<str>, now: Duration) -> Duration {
         let mut counts = self.counts();
-        let mut delay = Duration::ZERO;
-        if let Some(rate) = limits.creation_rate {
-            delay = counts.broker_pace.next(rate, now);
+        let mut throttle_ms = 0;
+        if let Some(rate) = limits.creation_rate
+            && !limits.is_protected(listener)
+        {
+            let so_far = &mut counts.broker_rate;
+            so_far.record(1.0, now);
+            throttle_ms = so_far.throttle_ms(rate.into(), now);
         }
         if let Some(rate) = limits.of_listener(listener).creation_rate {
-            let pace = counts.listener_paces.entry(listener.clone()).or_default();
-            delay = delay.max(pace.next(rate, now));
+            let so_far = counts
+                .listener_rates
+                .entry(listener.clone())
+                .or_insert_with(|| QuotaRate::new(self.window));
+            so_far.record(1.0, now);
+            throttle_ms = throttle_ms.max(so_far.throttle_ms(rate.into(), now));
         }
-        delay
-    }
-}
-
-/// Spreads events so that not more than a rate come in a second; a second's worth may come at once.
-#[derive(Default)]
-struct Pace {
-    /// When all that came so far would have come at an even pace.
-    even: Option<Instant>,
-}
-
-impl Pace {
-    fn next(&mut self, rate: u32, now: Instant) -> Duration {
-        let step = Duration::from_secs(1) / rate.max(1);
-        let even = self.even.map_or(now, |even| even.max(now)) + step;
-        self.even = Some(even);
-        (even - now).saturating_sub(Duration::from_secs(1))
+        Duration::from_millis(throttle_ms.into()).min(self.window.sample_length)
     }
 }
 
@@ -233,6 +253,10 @@ mod tests {
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
+    fn quotas() -> ConnectionQuotas {
+        ConnectionQuotas::new(Window::new(11, 1))
+    }
 
     fn take(
         quotas: &ConnectionQuotas,
@@ -250,7 +274,7 @@ mod tests {
             protected_listener: Some("INTERNAL".to_owned()),
             ..ConnectionLimits::default()
         };
-        let quotas = ConnectionQuotas::default();
+        let quotas = quotas();
         assert_eq!(take(&quotas, &limits, "CLIENT", ADDRESS), Some(true));
         assert_eq!(take(&quotas, &limits, "CLIENT", ADDRESS), Some(false));
         assert_eq!(take(&quotas, &limits, "INTERNAL", ADDRESS), Some(true));
@@ -266,7 +290,7 @@ mod tests {
             per_address_overrides: HashMap::from([(OTHER, 2)]),
             ..ConnectionLimits::default()
         };
-        let quotas = ConnectionQuotas::default();
+        let quotas = quotas();
         assert_eq!(take(&quotas, &limits, "A", ADDRESS), Some(true));
         assert_eq!(take(&quotas, &limits, "A", ADDRESS), None);
         assert_eq!(take(&quotas, &limits, "A", OTHER), Some(true));
@@ -287,18 +311,26 @@ mod tests {
             )]),
             ..ConnectionLimits::default()
         };
-        let quotas = ConnectionQuotas::default();
+        let quotas = quotas();
         assert_eq!(take(&quotas, &limits, "A", ADDRESS), Some(true));
         assert_eq!(take(&quotas, &limits, "A", ADDRESS), Some(false));
         assert_eq!(take(&quotas, &limits, "B", ADDRESS), Some(true));
     }
 
     #[test]
-    fn a_pace_allows_a_second_at_once_and_then_delays() {
-        let now = Instant::now();
-        let mut pace = Pace::default();
-        let delays: Vec<_> = (0..12).map(|_| pace.next(10, now).as_millis()).collect();
-        assert_eq!(delays, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 100, 200]);
-        assert_eq!(pace.next(10, now + Duration::from_secs(5)), Duration::ZERO);
+    fn connections_beyond_the_rate_of_a_window_wait_for_a_sample_at_most() {
+        let limits = ConnectionLimits {
+            creation_rate: Some(10),
+            ..ConnectionLimits::default()
+        };
+        let quotas = quotas();
+        let listener = Arc::from("A");
+        let now = Duration::from_secs(5);
+        let mut delays = (0..200).map(|_| quotas.pace(&limits, &listener, now));
+        assert!(delays.by_ref().take(100).all(|delay| delay.is_zero()));
+        assert_eq!(delays.next(), Some(Duration::from_millis(100)));
+        assert_eq!(delays.last(), Some(Duration::from_secs(1)));
+        let later = now + Duration::from_secs(12);
+        assert_eq!(quotas.pace(&limits, &listener, later), Duration::ZERO);
     }
 }

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection::{self, Accepted};
+use super::limits::Refusal;
 use super::{ListenerOptions, Network, Service, limits};
 
 /// How long to wait before accepting again when the process is out of descriptors.
@@ -160,6 +161,12 @@ pub(super) async fn accept_loop<S: Service>(
             Err(refusal) => {
                 metrics.connections_rejected.increment();
                 tracing::info!(listener = &*listener.name, reason = %refusal, "rejecting a connection");
+                if let Refusal::TooFast { wait, .. } = refusal {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(wait).await;
+                        drop(stream);
+                    });
+                }
                 continue;
             }
         };

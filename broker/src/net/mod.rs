@@ -29,7 +29,9 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::api::dispatch::{Outcome, Response};
 use crate::api::{Broker, Connection, dispatch};
+use crate::clock;
 use crate::metrics::ListenerMetrics;
+use crate::quota::{AddressRates, Client, percent};
 
 pub use descriptors::raise_open_file_limit;
 pub use limits::ConnectionLimits;
@@ -57,8 +59,15 @@ pub trait Service: Send + Sync + 'static {
     /// Where the connections of a listener are counted.
     fn listener_metrics(&self, listener: &str) -> Arc<ListenerMetrics>;
 
-    /// A response is on its way to the client, and handing it over took so long.
-    fn was_sent(&self, response: &Response, took: Duration);
+    /// A response is on its way to the client. Handing it over took so long, of which this broker was busy so long
+    /// (0 if nobody is charged for it).
+    fn was_sent(
+        &self,
+        response: &Response,
+        connection: &Connection,
+        took: Duration,
+        busy: Duration,
+    );
 }
 
 impl Service for Broker {
@@ -74,8 +83,22 @@ impl Service for Broker {
         self.metrics.listener(listener)
     }
 
-    fn was_sent(&self, response: &Response, took: Duration) {
+    fn was_sent(
+        &self,
+        response: &Response,
+        connection: &Connection,
+        took: Duration,
+        busy: Duration,
+    ) {
         response.was_sent(&self.metrics, took);
+        if let Some(client_id) = response.charged() {
+            let client = Client {
+                user: &connection.principal.name,
+                client_id,
+            };
+            let now = clock::now().monotonic;
+            self.quotas.request.note(client, percent(busy), now);
+        }
     }
 }
 
@@ -85,6 +108,7 @@ pub struct Network {
     idle_max: Option<Duration>,
     limits: ArcSwap<ConnectionLimits>,
     quotas: ConnectionQuotas,
+    address_rates: Arc<AddressRates>,
     buffers: BufferPool,
     request_memory: Semaphore,
     /// In permits of `request_memory`.
@@ -112,7 +136,8 @@ struct SessionState {
 }
 
 impl Network {
-    pub fn new(options: NetworkOptions) -> Arc<Self> {
+    /// Addresses that connect faster than `address_rates` allow are refused.
+    pub fn new(options: NetworkOptions, address_rates: Arc<AddressRates>) -> Arc<Self> {
         let memory = options
             .request_memory_bytes_max
             .unwrap_or(DEFAULT_REQUEST_MEMORY);
@@ -122,7 +147,8 @@ impl Network {
             request_bytes_max: options.request_bytes_max,
             idle_max: options.idle_max,
             limits: ArcSwap::from_pointee(options.limits),
-            quotas: ConnectionQuotas::default(),
+            quotas: ConnectionQuotas::new(options.rate_window),
+            address_rates,
             buffers: BufferPool::default(),
             request_memory: Semaphore::new(memory),
             request_memory_max: memory,

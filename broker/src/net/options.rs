@@ -5,6 +5,7 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::time::Duration;
 
 use barnabas_core::config::BrokerConfig;
+use barnabas_core::quota::Window;
 
 use super::limits::{ConnectionLimits, ListenerLimits};
 
@@ -18,6 +19,8 @@ pub struct NetworkOptions {
     /// `connections.max.idle.ms`; `None` never closes.
     pub idle_max: Option<Duration>,
     pub limits: ConnectionLimits,
+    /// Over which rates of connections are measured: `quota.window.num` and `.size.seconds`.
+    pub rate_window: Window,
 }
 
 impl Default for NetworkOptions {
@@ -27,6 +30,7 @@ impl Default for NetworkOptions {
             request_memory_bytes_max: None,
             idle_max: Some(Duration::from_secs(600)),
             limits: ConnectionLimits::default(),
+            rate_window: Window::new(11, 1),
         }
     }
 }
@@ -57,6 +61,7 @@ impl NetworkOptions {
                 .ok()
                 .map(Duration::from_millis),
             limits: ConnectionLimits::from_config(config),
+            rate_window: Window::new(config.quota_window_num, config.quota_window_size_seconds),
         }
     }
 }

@@ -6,9 +6,11 @@ use std::path::Path;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use barnabas_core::quota::Window;
+
 use super::*;
 use crate::api::Section;
-use crate::api::dispatch::{CloseReason, Response};
+use crate::api::dispatch::{CloseReason, Mute, Response};
 use crate::files::{Files as _, OpenMode, disk::Disk};
 use crate::log::LogSlice;
 use crate::metrics::Metrics;
@@ -27,7 +29,15 @@ struct Echo {
 impl Service for Echo {
     async fn handle(self: &Arc<Self>, frame: Bytes, _: &Connection) -> Outcome {
         let sections = match &frame[..] {
-            b"silent" => return Outcome::Silent,
+            b"silent" => return Outcome::Silent(None),
+            b"silent and muted" => {
+                let until = tokio::time::Instant::now() + Duration::from_millis(300);
+                return Outcome::Silent(Some(Mute(until)));
+            }
+            b"silent and muted for ever" => {
+                let until = tokio::time::Instant::now() + Duration::from_secs(3600);
+                return Outcome::Silent(Some(Mute(until)));
+            }
             b"close" => return Outcome::Close(CloseReason::Header),
             b"wait" => {
                 self.waiting.notify_one();
@@ -53,7 +63,7 @@ impl Service for Echo {
         self.metrics.listener(listener)
     }
 
-    fn was_sent(&self, _: &Response, _: Duration) {}
+    fn was_sent(&self, _: &Response, _: &Connection, _: Duration, _: Duration) {}
 }
 
 fn slice(path: &Path, position: u64, length: usize) -> LogSlice {
@@ -90,7 +100,7 @@ async fn start(options: NetworkOptions) -> Server {
         released: Notify::new(),
         waiting: Notify::new(),
     });
-    let network = Network::new(options);
+    let network = Network::new(options, Arc::new(AddressRates::new(Window::new(11, 1))));
     network.serve(listener, echo.clone());
     Server {
         network,
@@ -208,6 +218,33 @@ async fn a_file_that_ends_too_early_ends_the_connection() {
     let mut client = server.connect().await;
     send(&mut client, b"file").await;
     assert_eq!(receive(&mut client).await.unwrap().len(), 300_010);
+}
+
+#[tokio::test]
+async fn a_throttled_client_is_answered_later_and_others_at_once() {
+    let server = start(NetworkOptions::default()).await;
+    let mut throttled = server.connect().await;
+    let began = std::time::Instant::now();
+    send(&mut throttled, b"silent and muted").await;
+    send(&mut throttled, b"after").await;
+    let mut other = server.connect().await;
+    send(&mut other, b"other").await;
+    assert_eq!(receive(&mut other).await.unwrap(), b"other");
+    assert_eq!(receive(&mut throttled).await.unwrap(), b"after");
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_throttled_client_does_not_hold_up_the_end() {
+    let server = start(NetworkOptions::default()).await;
+    let mut throttled = server.connect().await;
+    send(&mut throttled, b"silent and muted for ever").await;
+    send(&mut throttled, b"never answered").await;
+    let mut other = server.connect().await;
+    send(&mut other, b"other").await;
+    receive(&mut other).await.unwrap();
+    server.network.shutdown(Duration::from_secs(60)).await;
+    assert_eq!(receive(&mut throttled).await, None);
 }
 
 #[tokio::test]

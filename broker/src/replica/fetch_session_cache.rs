@@ -304,6 +304,27 @@ impl FetchSessions {
         Ok((context, targets))
     }
 
+    /// The session part of an answer without partitions to a client that is throttled: nothing is remembered, and
+    /// the client asks again for what it asked for.
+    pub fn throttled(&self, context: FetchContext) -> SessionReply {
+        let (session_id, error) = match context {
+            FetchContext::Sessionless | FetchContext::Full { .. } => (0, None),
+            FetchContext::Incremental {
+                session,
+                id,
+                next_epoch,
+            } => {
+                let is_current = lock(&session).epoch == next_epoch;
+                (id, (!is_current).then_some(FetchSessionError::InvalidEpoch))
+            }
+        };
+        SessionReply {
+            session_id,
+            error,
+            included: None,
+        }
+    }
+
     /// Remembers what is answered, and says which part of it is news to the client. `answers` are
     /// in the order of the response.
     pub fn finish<'a>(

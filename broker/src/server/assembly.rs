@@ -33,6 +33,7 @@ use crate::metadata_cache::MetadataCache;
 use crate::metrics::Metrics;
 use crate::peer::PeerNetwork;
 use crate::producer_ids::ProducerIdManager;
+use crate::quota::ClientQuotas;
 use crate::replica::fetch_session_cache::FetchSessions;
 use crate::replica::{ReplicaManager, ReplicaManagerOptions, ZooKeeperTopicConfigs};
 use crate::topics::TopicAdmin;
@@ -60,6 +61,7 @@ pub struct Assembly {
     ground: Ground,
     identity: Identity,
     live: Arc<LiveConfig>,
+    quotas: Arc<ClientQuotas>,
     config_listener: ConfigListener,
     logs: Arc<LogManager>,
 }
@@ -86,9 +88,13 @@ impl Assembly {
         let zookeeper = &ground.zookeeper;
         let identity = identify(&config, &ground).await?;
         let live = Arc::new(LiveConfig::new(config, identity.broker_id)?);
+        let quotas = Arc::new(ClientQuotas::new(&live.broker()));
         let mut config_listener = ConfigListener::new(zookeeper.clone(), {
-            let live = live.clone();
-            Box::new(move |entity, texts| live.entity_changed(&entity, texts))
+            let (live, quotas) = (live.clone(), quotas.clone());
+            Box::new(move |entity, texts| {
+                quotas.entity_changed(&entity, &texts);
+                live.entity_changed(&entity, texts);
+            })
         });
         config_listener.load().await?;
         let logs = open_logs(&live, ground.files.clone()).await?;
@@ -97,6 +103,7 @@ impl Assembly {
             ground,
             identity,
             live,
+            quotas,
             config_listener,
             logs,
         })
@@ -113,6 +120,7 @@ impl Assembly {
             ground,
             identity,
             live,
+            quotas,
             config_listener,
             logs,
         } = self;
@@ -217,8 +225,10 @@ impl Assembly {
             groups,
             transactions,
             verifier,
+            quotas: quotas.clone(),
         });
         let mut tasks = vec![
+            host::spawn(quotas.forget_idle()),
             host::spawn(config_listener.run()),
             host::spawn(count_session_events(broker.clone())),
             group_expiry,

@@ -205,7 +205,8 @@ impl Server {
             .map(|(name, address)| (name.clone(), address.port()))
             .collect();
         let assembled = assembly.join(&ports).await?;
-        let network = Network::new(NetworkOptions::from_config(&config));
+        let address_rates = assembled.broker.quotas.addresses.clone();
+        let network = Network::new(NetworkOptions::from_config(&config), address_rates);
         live.on_broker_change({
             let network = network.clone();
             move |config| network.set_limits(ConnectionLimits::from_config(config))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use barnabas_core::config::BrokerConfig;
@@ -25,9 +25,12 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::api::alter_configs::{alter_configs, incremental_alter_configs};
 use crate::api::configs::describe_configs;
-use crate::api::{Connection, Context, Principal};
+use crate::api::{Call, Connection, Context, Principal};
 use crate::host;
 use crate::zookeeper::memory::MemoryEnsemble;
+
+/// Requests are not measured here.
+static CALL: LazyLock<Call> = LazyLock::new(|| Call::new(0));
 
 /// Longer than anything here should take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -287,6 +290,7 @@ impl Configured {
             connection,
             version,
             client_id: None,
+            call: &CALL,
         }
     }
 

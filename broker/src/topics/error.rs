@@ -4,6 +4,7 @@ use barnabas_core::balance::placement::PlacementError;
 use barnabas_core::config::ConfigError;
 use barnabas_core::ids::InvalidTopicName;
 
+use crate::quota::MutationQuotaExceeded;
 use crate::zookeeper::{CoordinationError, RegistrationError, TopicStoreError};
 
 /// Why something was not done to a topic.
@@ -49,6 +50,8 @@ pub enum TopicError {
         "The assignment of the topic would be {bytes} bytes large, and ZooKeeper takes at most {limit}."
     )]
     AssignmentTooLarge { bytes: usize, limit: usize },
+    #[error(transparent)]
+    QuotaExceeded(#[from] MutationQuotaExceeded),
     /// Written, but not seen to take effect in time.
     #[error("The request timed out.")]
     TimedOut,

@@ -27,6 +27,7 @@ pub use plan::{Assignment, NewTopic};
 use crate::config::LiveConfig;
 use crate::host;
 use crate::metadata_cache::MetadataCache;
+use crate::quota::Mutations;
 use crate::zookeeper::{TopicStoreError, ZooKeeper};
 
 /// Whether a request is carried out.
@@ -97,13 +98,15 @@ impl TopicAdmin {
         topics: &[NewTopic],
         timeout: Duration,
         intent: Intent,
+        mutations: &mut Mutations,
     ) -> Vec<Creation> {
         let deadline = Instant::now() + timeout;
         let rules = self.rules();
         let mut budget = i64::from(rules.partitions_max);
         let mut creations = Vec::with_capacity(topics.len());
         for topic in topics {
-            let result = self.create(topic, rules, &mut budget, intent).await;
+            let created = self.create(topic, rules, &mut budget, intent, mutations);
+            let result = created.await;
             creations.push(Creation {
                 id: result.as_ref().ok().and_then(|created| created.id),
                 result,
@@ -147,6 +150,7 @@ impl TopicAdmin {
         rules: Rules,
         budget: &mut i64,
         intent: Intent,
+        mutations: &mut Mutations,
     ) -> Result<CreatedTopic, TopicError> {
         let image = self.metadata.image();
         if image.topic(&topic.name).is_some() {
@@ -174,6 +178,7 @@ impl TopicAdmin {
         };
         plan::check_size(&assignment)?;
         if intent == Intent::Carry {
+            mutations.record(assignment.partitions.len())?;
             let created = self
                 .zookeeper
                 .create_topic(&topic.name, &assignment, configs.clone());
@@ -193,7 +198,11 @@ impl TopicAdmin {
 
     /// Creates a topic that a client asked about and that does not exist; returns when its znodes are written.
     /// Internal topics get their own settings.
-    pub async fn auto_create(&self, name: &str) -> Result<(), TopicError> {
+    pub async fn auto_create(
+        &self,
+        name: &str,
+        mutations: &mut Mutations,
+    ) -> Result<(), TopicError> {
         let config = self.config.broker();
         let topic = if is_internal_topic(name) {
             internal_topic(name, &config)
@@ -205,7 +214,8 @@ impl TopicAdmin {
         };
         let rules = self.rules();
         let mut budget = i64::from(rules.partitions_max);
-        match self.create(&topic, rules, &mut budget, Intent::Carry).await {
+        let created = self.create(&topic, rules, &mut budget, Intent::Carry, mutations);
+        match created.await {
             // Somebody else was faster; who asked has to ask again anyway.
             Ok(_) | Err(TopicError::Exists(_)) => Ok(()),
             Err(error) => Err(error),
@@ -218,7 +228,7 @@ impl TopicAdmin {
         if self.metadata.image().topic(name).is_some() || self.zookeeper.topic_exists(name).await? {
             return Ok(());
         }
-        self.auto_create(name).await
+        self.auto_create(name, &mut Mutations::unlimited()).await
     }
 
     /// Asks the controller to delete topics and waits until this broker knows them no more. One result a topic.
@@ -226,11 +236,12 @@ impl TopicAdmin {
         &self,
         topics: &[String],
         timeout: Duration,
+        mutations: &mut Mutations,
     ) -> Vec<Result<(), TopicError>> {
         let deadline = Instant::now() + timeout;
         let mut results = Vec::with_capacity(topics.len());
         for topic in topics {
-            results.push(self.delete(topic).await);
+            results.push(self.delete(topic, mutations).await);
         }
         for (topic, result) in topics.iter().zip(&mut results) {
             let is_gone = |image: &ClusterImage| image.topic(topic).is_none();
@@ -241,7 +252,13 @@ impl TopicAdmin {
         results
     }
 
-    async fn delete(&self, topic: &str) -> Result<(), TopicError> {
+    async fn delete(&self, topic: &str, mutations: &mut Mutations) -> Result<(), TopicError> {
+        let partitions = self
+            .metadata
+            .image()
+            .topic(topic)
+            .map_or(0, |topic| topic.partitions.len());
+        mutations.record(partitions)?;
         if !self.zookeeper.topic_exists(topic).await? {
             return Err(TopicError::Unknown(topic.to_owned()));
         }
@@ -262,13 +279,15 @@ impl TopicAdmin {
         wanted: &[MorePartitions],
         timeout: Duration,
         intent: Intent,
+        mutations: &mut Mutations,
     ) -> Vec<Result<(), TopicError>> {
         let deadline = Instant::now() + timeout;
         let rules = self.rules();
         let mut budget = i64::from(rules.partitions_max);
         let mut results = Vec::with_capacity(wanted.len());
         for more in wanted {
-            results.push(self.extend(more, rules, &mut budget, intent).await);
+            let extended = self.extend(more, rules, &mut budget, intent, mutations);
+            results.push(extended.await);
         }
         if intent == Intent::Validate {
             return results.into_iter().map(|result| result.map(drop)).collect();
@@ -301,6 +320,7 @@ impl TopicAdmin {
         rules: Rules,
         budget: &mut i64,
         intent: Intent,
+        mutations: &mut Mutations,
     ) -> Result<BTreeSet<i32>, TopicError> {
         let topic = &more.topic;
         let marked = self.zookeeper.topics_marked_for_deletion().await?;
@@ -331,6 +351,7 @@ impl TopicAdmin {
         }
         plan::check_size(&existing)?;
         if intent == Intent::Carry {
+            mutations.record(added.len())?;
             self.zookeeper.add_partitions(topic, &added).await?;
             tracing::info!(
                 topic,

@@ -68,7 +68,21 @@ impl ZooKeeper {
     pub async fn read_all_configs(
         &self,
     ) -> Result<Vec<(ConfigEntity, BTreeMap<String, String>)>, ConfigReadError> {
-        let entities = self.configured_entities().await?;
+        self.read_configs_of(&ConfigEntity::TYPE_PATHS).await
+    }
+
+    /// The overrides of all users, clients and addresses that have a znode.
+    pub async fn read_quota_configs(
+        &self,
+    ) -> Result<Vec<(ConfigEntity, BTreeMap<String, String>)>, ConfigReadError> {
+        self.read_configs_of(&ConfigEntity::QUOTA_TYPE_PATHS).await
+    }
+
+    async fn read_configs_of(
+        &self,
+        types: &[&str],
+    ) -> Result<Vec<(ConfigEntity, BTreeMap<String, String>)>, ConfigReadError> {
+        let entities = self.configured_entities(types).await?;
         let reads = entities.iter().map(|entity| Operation::get(entity.path()));
         let answers = self.coordination.submit(reads.collect()).await;
         let mut configs = Vec::with_capacity(entities.len());
@@ -88,10 +102,13 @@ impl ZooKeeper {
         Ok(configs)
     }
 
-    async fn configured_entities(&self) -> Result<Vec<ConfigEntity>, CoordinationError> {
+    async fn configured_entities(
+        &self,
+        types: &[&str],
+    ) -> Result<Vec<ConfigEntity>, CoordinationError> {
         let mut entities = Vec::new();
         let mut users = Vec::new();
-        let parents = ConfigEntity::TYPE_PATHS.map(str::to_owned).to_vec();
+        let parents: Vec<String> = types.iter().map(|path| (*path).to_owned()).collect();
         let names = self.children_of(&parents).await?;
         for (parent, names) in parents.iter().zip(names) {
             let kind = parent.trim_start_matches("/config/");

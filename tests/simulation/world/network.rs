@@ -372,7 +372,7 @@ async fn serve(
                 // Who asked may be gone.
                 let _ = reply.send(bytes.into());
             }
-            Outcome::Silent => {
+            Outcome::Silent(_) => {
                 let _ = reply.send(Bytes::new());
             }
             Outcome::Close(_) => return,

@@ -92,6 +92,10 @@ impl ConfigEntity {
         "/config/ips",
     ];
 
+    /// Those of them whose entities carry quotas.
+    pub const QUOTA_TYPE_PATHS: [&'static str; 3] =
+        ["/config/clients", "/config/users", "/config/ips"];
+
     /// What a change notification calls it: `topics/t`, `users/<default>/clients/c%2A1`.
     pub fn entity_path(&self) -> String {
         match self {

@@ -123,7 +123,7 @@ impl PeerStream for Wire {
                     bytes.extend(inlined(response.sections()));
                     Ok(bytes.into())
                 }
-                Outcome::Silent | Outcome::Close(_) => Err(reset()),
+                Outcome::Silent(_) | Outcome::Close(_) => Err(reset()),
             }
         }
         .boxed()

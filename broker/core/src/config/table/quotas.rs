@@ -37,7 +37,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         .doc("KRaft: largest telemetry that a client may push."),
     Setting::new("quota.window.num", Kind::Int, Some("11"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Samples kept for client quotas."),
     Setting::new(
         "alter.log.dirs.replication.quota.window.num",
@@ -48,11 +47,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("Samples kept for the quota of moves between log directories."),
     Setting::new("controller.quota.window.num", Kind::Int, Some("11"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Samples kept for controller mutation quotas."),
     Setting::new("quota.window.size.seconds", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Length of a sample of client quotas."),
     Setting::new(
         "alter.log.dirs.replication.quota.window.size.seconds",
@@ -63,7 +60,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     .doc("Length of a sample of the quota of moves between log directories."),
     Setting::new("controller.quota.window.size.seconds", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
-        .not_yet()
         .doc("Length of a sample of controller mutation quotas."),
     Setting::new("client.quota.callback.class", Kind::Class, None)
         .not_yet()
