@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 /// Of the Lease: others may take it when it was not renewed for so long.
 const DURATION: Duration = Duration::from_secs(15);
 /// Who could not renew for so long stops.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// One request to the API server.
 const REQUEST: Duration = Duration::from_secs(4);
@@ -51,6 +51,7 @@ struct Seen {
 pub struct Leader {
     lost: watch::Receiver<bool>,
     wishes: watch::Receiver<Wishes>,
+    renewed: watch::Receiver<Instant>,
     stop: Arc<AtomicBool>,
     renewing: tokio::task::JoinHandle<()>,
 }
@@ -144,11 +145,14 @@ impl Candidate {
         );
         let (lost_sender, lost) = watch::channel(false);
         let (wishes_sender, wishes) = watch::channel(wishes_of(&lease));
+        let (renewed_sender, renewed) = watch::channel(Instant::now());
         let stop = Arc::new(AtomicBool::new(false));
-        let renewing = tokio::spawn(self.renew(lost_sender, wishes_sender, stop.clone()));
+        let renewing = self.renew(lost_sender, wishes_sender, renewed_sender, stop.clone());
+        let renewing = tokio::spawn(renewing);
         Leader {
             lost,
             wishes,
+            renewed,
             stop,
             renewing,
         }
@@ -158,6 +162,7 @@ impl Candidate {
         self,
         lost: watch::Sender<bool>,
         wishes: watch::Sender<Wishes>,
+        renewed_at: watch::Sender<Instant>,
         stop: Arc<AtomicBool>,
     ) {
         let mut renewed = Instant::now();
@@ -177,6 +182,7 @@ impl Candidate {
                 Ok(Ok(Some(lease))) => {
                     // From when it was asked for: nobody else can count from earlier.
                     renewed = begun;
+                    renewed_at.send_replace(begun);
                     wishes.send_if_modified(|known| {
                         let now = wishes_of(&lease);
                         let changed = *known != now;
@@ -245,6 +251,11 @@ impl Leader {
     /// What people ask for by annotations of the Lease.
     pub fn wishes(&self) -> watch::Receiver<Wishes> {
         self.wishes.clone()
+    }
+
+    /// When it was renewed last.
+    pub fn renewed(&self) -> watch::Receiver<Instant> {
+        self.renewed.clone()
     }
 
     /// Lets the next one take over at once.

@@ -73,7 +73,9 @@ pub async fn serve(
         router = router
             .route("/debug/topics", get(topics))
             .route("/debug/assignments/{topic}", get(assignments))
-            .route("/debug/claims", get(claims));
+            .route("/debug/claims", get(claims))
+            .route("/debug/plan", get(moves))
+            .route("/debug/brokers", get(brokers));
     }
     let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
@@ -86,7 +88,11 @@ pub async fn serve(
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     let head = [("content-type", "text/plain; version=0.0.4")];
-    (head, pages.context.metrics.exposition())
+    let mut text = pages.context.metrics.exposition();
+    if let Some(mover) = pages.context.mover.get() {
+        text.push_str(&mover.metrics());
+    }
+    (head, text)
 }
 
 async fn healthz(State(pages): State<Pages>) -> impl IntoResponse {
@@ -135,6 +141,36 @@ async fn assignments(
         )
     });
     Ok(lines.collect())
+}
+
+async fn moves(State(pages): State<Pages>) -> String {
+    let Some(mover) = pages.context.mover.get() else {
+        return "this operator does not act\n".to_owned();
+    };
+    let status = mover.status().borrow().clone();
+    let head = format!("score {} frozen {:?}\n", status.score, status.frozen);
+    let running = status.running.iter();
+    let running = running.map(|one| format!("running {:?} {} bytes\n", one.planned, one.bytes_done));
+    let planned = status.planned.iter();
+    let planned = planned.map(|one| format!("planned {one:?}\n"));
+    let stuck = status.stuck.iter().map(|one| format!("stuck {one:?}\n"));
+    std::iter::once(head)
+        .chain(running)
+        .chain(planned)
+        .chain(stuck)
+        .collect()
+}
+
+async fn brokers(State(pages): State<Pages>) -> String {
+    let Some(mover) = pages.context.mover.get() else {
+        return "this operator does not act\n".to_owned();
+    };
+    let status = mover.status().borrow().clone();
+    let lines = status.brokers.iter().map(|(id, state)| {
+        let due = status.due_at.get(id);
+        format!("{id} {} due {due:?}\n", state.name())
+    });
+    lines.collect()
 }
 
 async fn claims(State(pages): State<Pages>) -> String {

@@ -7,6 +7,8 @@
 //! | [`cluster`] | a snapshot of the cluster that is refreshed |
 //! | [`moves`] | the one owner of moves: heal, drain, spread, balance; waves and throttles |
 //! | [`zookeeper`] | registrations, and the lock that keeps two balancers apart |
+//! | [`brokers`] | what each broker seems to be: a pure machine and the watches that feed it |
+//! | [`balancer`] | the mover inside Kubernetes |
 //! | [`resource`] | the Topic resource and its generated definition |
 //! | [`topic`] | what is to become of a topic: decisions over plain data |
 //! | [`controller`] | from the watch of Topics to Kafka and back into their status |
@@ -17,6 +19,8 @@
 
 pub mod admin;
 pub mod balance_command;
+pub mod balancer;
+pub mod brokers;
 pub mod cluster;
 pub mod controller;
 pub mod election;

@@ -154,6 +154,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn client() -> anyhow::Result<kube::Client> {
+    // Two providers are compiled in, so one has to be chosen. An error means that it was.
+    let provider = tokio_rustls::rustls::crypto::ring::default_provider();
+    drop(provider.install_default());
     let client = kube::Client::try_default().await;
     client.context("finding the API server (in-cluster environment or kubeconfig)")
 }

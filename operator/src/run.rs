@@ -14,14 +14,19 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::admin::Admin;
+use crate::balancer::{Balancing, ConfigMapStore, EventReporter, LeaseGuard, event_of};
+use crate::brokers::watch::BrokerWatch;
 use crate::cluster::Cluster;
 use crate::controller::{Context, refresh, watch as topics};
-use crate::election::{Candidate, Leader};
+use crate::election::{Candidate, Leader, RENEW_DEADLINE};
 use crate::http::{self, Health};
 use crate::metrics::Metrics;
+use crate::moves::record::NoRecord;
+use crate::moves::{Mover, NoGauges, Order, Parts, RecordStore, Reporter as _};
 use crate::resource::Topic;
 use crate::settings::Settings;
 use crate::signals;
+use crate::zookeeper::{Lock, ZooKeeper};
 
 /// How long the definition of Topics is waited for.
 const DEFINITION: Duration = Duration::from_secs(60);
@@ -95,6 +100,7 @@ pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()>
         _ = interrupt.recv() => return Ok(()),
     };
     context.metrics.set("barnabas_operator_leader", &[], 1.0);
+    let moving = start_mover(&context, &registered, leader.as_ref())?;
     let wishing = leader
         .as_ref()
         .map(|leader| tokio::spawn(follow_wishes(context.clone(), leader)));
@@ -129,11 +135,70 @@ pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()>
     } else {
         error!("the lease is lost; stopping at once");
     }
+    moving.abort();
     refreshing.abort();
     for task in following.into_iter().chain(wishing) {
         task.abort();
     }
     outcome
+}
+
+/// The one owner of moves begins to look.
+fn start_mover(
+    context: &Arc<Context>,
+    registered: &watch::Sender<signals::Registered>,
+    leader: Option<&Leader>,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    let settings = &context.settings;
+    let balancing = Balancing::read(settings)?;
+    let reporter = Arc::new(EventReporter {
+        context: context.clone(),
+    });
+    let told = reporter.clone();
+    let brokers = BrokerWatch::start(
+        &context.client,
+        settings,
+        balancing.graces,
+        context.cluster.clone(),
+        registered.subscribe(),
+        move |transition| {
+            if let Some(event) = event_of(transition) {
+                told.event(&event);
+            }
+        },
+    );
+    let store: Arc<dyn RecordStore> = if settings.state_config_map.is_empty() {
+        Arc::new(NoRecord)
+    } else {
+        Arc::new(ConfigMapStore {
+            api: Api::namespaced(context.client.clone(), &settings.pod_namespace),
+            name: settings.state_config_map.clone(),
+        })
+    };
+    // Kept by the task: the lock goes with the session.
+    let session = (!settings.zookeeper_connect.is_empty()).then(|| {
+        let says = format!("barnabas-operator {}", settings.pod_name);
+        ZooKeeper::connect(&settings.zookeeper_connect, Lock::As(says))
+    });
+    let (mover, task) = Mover::new(Parts {
+        cluster: context.cluster.clone(),
+        evidence: Arc::new(brokers),
+        store,
+        reporter,
+        guard: Arc::new(LeaseGuard {
+            context: context.clone(),
+            renewed: leader.map(Leader::renewed),
+            lock: session.as_ref().map(ZooKeeper::guard),
+            valid: RENEW_DEADLINE,
+        }),
+        gauges: Arc::new(NoGauges),
+        settings: balancing.mover,
+    });
+    let _ = context.mover.set(mover);
+    Ok(tokio::spawn(async move {
+        let _session = session;
+        task.await;
+    }))
 }
 
 /// The definition must be there and accepted. Reading definitions is not among our rights, so listing tells.
@@ -170,7 +235,15 @@ fn follow_wishes(
     let mut wishes = leader.wishes();
     async move {
         loop {
-            let release = wishes.borrow_and_update().release.clone();
+            let now = wishes.borrow_and_update().clone();
+            if let Some(mover) = context.mover.get() {
+                mover.order(match now.balancing.as_deref() {
+                    Some("off") => Order::Off,
+                    Some("cancel") => Order::Cancel,
+                    _ => Order::Run,
+                });
+            }
+            let release = now.release;
             let is_released = release.as_deref().is_some_and(is_recent);
             if context.is_released.swap(is_released, Ordering::Relaxed) != is_released {
                 warn!(is_released, "uninstalling: resources go, topics stay");

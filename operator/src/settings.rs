@@ -24,6 +24,9 @@ pub struct Settings {
     pub cluster_scope: bool,
     /// The StatefulSet of the brokers; empty if they do not run in Kubernetes.
     pub broker_stateful_set: String,
+    /// Id of the broker in the pod with ordinal 0.
+    pub broker_id_offset: i32,
+    /// Where the balancer keeps its record; empty for nowhere.
     pub state_config_map: String,
     /// The Lease that says who acts; empty for no election.
     pub lease: String,
@@ -54,6 +57,7 @@ impl Default for Settings {
             watch_namespaces: Vec::new(),
             cluster_scope: true,
             broker_stateful_set: String::new(),
+            broker_id_offset: 0,
             state_config_map: String::new(),
             lease: "barnabas-operator".to_owned(),
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),

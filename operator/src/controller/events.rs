@@ -69,12 +69,17 @@ impl Events {
         self.send(topic, EventType::Warning, reason, note);
     }
 
-    fn send(&self, topic: &Topic, kind: EventType, reason: &str, note: &str) {
+    /// Of any object.
+    pub fn about(&self, object: ObjectReference, kind: EventType, reason: &str, note: &str) {
         let event = Self::event(kind, reason, note);
-        if self.queue.try_send((event, topic.object_ref(&()))).is_err() {
+        if self.queue.try_send((event, object)).is_err() {
             self.metrics
                 .count("barnabas_operator_events_dropped_total", &[], 1);
         }
+    }
+
+    fn send(&self, topic: &Topic, kind: EventType, reason: &str, note: &str) {
+        self.about(topic.object_ref(&()), kind, reason, note);
     }
 
     /// Publishes a warning now, to learn whether the namespace is going away: then nothing can be created in it.

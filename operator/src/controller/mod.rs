@@ -67,6 +67,8 @@ pub struct Context {
     pub is_released: AtomicBool,
     /// The Lease is lost, or the process stops: nothing is changed any more.
     pub is_stopped: AtomicBool,
+    /// Who moves replicas, once this operator acts.
+    pub mover: std::sync::OnceLock<crate::moves::Mover>,
     /// Topics that changed since they were looked at.
     pub dirty: Mutex<BTreeSet<String>>,
 }
@@ -115,6 +117,7 @@ impl Context {
             unreachable_since: Mutex::default(),
             is_released: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
+            mover: std::sync::OnceLock::new(),
             dirty: Mutex::default(),
         }
     }

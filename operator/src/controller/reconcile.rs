@@ -1,9 +1,11 @@
 //! One pass over one Topic: deletion, claim, pause, finalizer, then step after step until it is as asked for.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use barnabas_core::balance::FactorError;
 use barnabas_core::ids::TopicName;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -17,7 +19,8 @@ use super::failure::Failure;
 use super::{Context, lock, steps};
 use crate::admin::{ConfigChanges, ConfigResource};
 use crate::cluster::TopicView;
-use crate::resource::{DeletionPolicy, FINALIZER, Topic, TopicStatus, annotation};
+use crate::moves::Mover;
+use crate::resource::{DeletionPolicy, RackSpread, FINALIZER, Topic, TopicStatus, annotation};
 use crate::topic::claims::Name;
 use crate::topic::deletion::{self, Deletion, Live};
 use crate::topic::placement::Brokers;
@@ -111,6 +114,8 @@ impl Pass<'_> {
             return Ok(Action::await_change());
         }
         if !topic.is_managed() {
+            self.tell_mover(false, false);
+            self.withdraw_replicas();
             self.remove_finalizer().await?;
             return self
                 .report(Verdict::Unmanaged, &Plan::default(), true)
@@ -128,6 +133,8 @@ impl Pass<'_> {
         if let Err(problem) = self.check_policy(&desired) {
             return self.stall(problem, true).await;
         }
+        let rack_required = desired.rack_spread == RackSpread::Required;
+        self.tell_mover(rack_required, topic.is_paused());
         if topic.is_paused() {
             return self.report(Verdict::Paused, &Plan::default(), true).await;
         }
@@ -184,6 +191,11 @@ impl Pass<'_> {
             if context.is_stopped.load(Ordering::Relaxed) {
                 return Ok(Action::await_change());
             }
+            if let (Step::ChangeReplicas(wanted), Some(mover)) = (&step, context.mover.get()) {
+                return self
+                    .ask_mover(mover, &kafka_name, *wanted as usize, found)
+                    .await;
+            }
             let done = self.carry_out(desired, &step, live.as_deref()).await;
             match done {
                 Ok(id) => {
@@ -214,6 +226,65 @@ impl Pass<'_> {
         let message = "the topic does not become what it was asked to be; trying again";
         self.fail((Reason::KafkaError, message.to_owned()).into())
             .await
+    }
+
+    /// Other replicas are the mover's business: it is told what is wanted and says what it makes of it.
+    async fn ask_mover(
+        &self,
+        mover: &Mover,
+        name: &TopicName,
+        wanted: usize,
+        mut found: Plan,
+    ) -> Result<Action, PassError> {
+        let mut is_new = false;
+        mover.wish(|wishes| is_new = wishes.replicas.insert(name.clone(), wanted) != Some(wanted));
+        if is_new {
+            info!(wanted, "asking for other replicas");
+            self.announce(&Step::ChangeReplicas(wanted as i32), &found, true, true);
+        }
+        let refused = mover.status().borrow().refused.get(name).cloned();
+        if let Some(refused) = refused.filter(|_| !is_new) {
+            let reason = match refused {
+                FactorError::BelowMinIsr { .. } => Reason::ReplicasBelowMinIsr,
+                FactorError::NoReplicas => Reason::InvalidSpec,
+                FactorError::NoTopic(_)
+                | FactorError::TooFewBrokers { .. }
+                | FactorError::NoRoom { .. } => Reason::WaitingForBrokers,
+            };
+            found.problems.push((reason, refused.to_string()).into());
+        }
+        found.is_moving = true;
+        self.conclude(&found, true, true).await
+    }
+
+    /// What the mover has to know of a topic beside its replicas.
+    fn tell_mover(&self, rack_required: bool, paused: bool) {
+        if let Some(mover) = self.context.mover.get() {
+            let name: TopicName = self.topic.topic_name().as_str().into();
+            mover.wish(|wishes| {
+                let set = |names: &mut BTreeSet<TopicName>, is: bool| {
+                    if is {
+                        names.insert(name.clone());
+                    } else {
+                        names.remove(&name);
+                    }
+                };
+                set(&mut wishes.rack_required, rack_required);
+                set(&mut wishes.paused, paused);
+                if paused {
+                    wishes.replicas.remove(&name);
+                }
+            });
+        }
+    }
+
+    fn withdraw_replicas(&self) {
+        if let Some(mover) = self.context.mover.get() {
+            let name: TopicName = self.topic.topic_name().as_str().into();
+            mover.wish(|wishes| {
+                wishes.replicas.remove(&name);
+            });
+        }
     }
 
     /// Reads what was just written. A new topic takes a moment until all brokers know it and it has leaders.
@@ -363,6 +434,9 @@ impl Pass<'_> {
             }
             None => {
                 let moving = found.is_moving;
+                if found.step.is_none() {
+                    self.withdraw_replicas();
+                }
                 let was_moving = topic.status.as_ref().is_some_and(|status| {
                     let condition = status.condition("Reconciling");
                     condition
@@ -670,6 +744,7 @@ impl Pass<'_> {
         if !topic.has_finalizer() {
             return Ok(Action::await_change());
         }
+        self.withdraw_replicas();
         let since = Instant::now();
         context.remember(&self.name, |memory| {
             memory.deleting_since.get_or_insert(since);
