@@ -79,7 +79,9 @@ impl Balancing {
 /// `50Mi`, `1Gi`, `100M`, or bytes.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let split = text.find(|one: char| !one.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|one: char| !one.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().ok()?;
     let unit = match unit.trim_end_matches("/s").trim_end_matches('B') {
@@ -128,7 +130,11 @@ impl ConfigMapStore {
         let json = serde_json::to_string(record).map_err(kube::Error::SerdeError)?;
         let patch = serde_json::json!({"data": {RECORD: json}});
         let params = PatchParams::default();
-        match self.api.patch(&self.name, &params, &Patch::Merge(&patch)).await {
+        match self
+            .api
+            .patch(&self.name, &params, &Patch::Merge(&patch))
+            .await
+        {
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 let map = ConfigMap {
                     metadata: ObjectMeta {
@@ -138,7 +144,10 @@ impl ConfigMapStore {
                     data: Some(BTreeMap::from([(RECORD.to_owned(), json)])),
                     ..ConfigMap::default()
                 };
-                self.api.create(&PostParams::default(), &map).await.map(drop)
+                self.api
+                    .create(&PostParams::default(), &map)
+                    .await
+                    .map(drop)
             }
             written => written.map(drop),
         }
@@ -149,7 +158,8 @@ impl RecordStore for ConfigMapStore {
     fn load(&self) -> BoxFuture<'_, Record> {
         Box::pin(async {
             let found = self.api.get_opt(&self.name).await;
-            let found = found.inspect_err(|error| warn!(%error, "what was recorded cannot be read"));
+            let found =
+                found.inspect_err(|error| warn!(%error, "what was recorded cannot be read"));
             let data = found.ok().flatten().and_then(|map| map.data);
             let json = data.and_then(|mut data| data.remove(RECORD));
             json.and_then(|json| serde_json::from_str(&json).ok())
@@ -219,38 +229,14 @@ impl Reporter for EventReporter {
     }
 }
 
-/// The event of a broker that has become something else.
+/// What only we can tell of a broker; the mover tells the rest.
 pub fn event_of(transition: &Transition) -> Option<Event> {
-    let (reason, is_warning, message) = match transition.to {
-        BrokerState::Suspect => (
-            "BrokerCutOffFromZooKeeper",
-            true,
-            "its pod and node are ready, but it is not registered in ZooKeeper",
-        ),
-        BrokerState::Failed => ("BrokerFailed", true, "it is not registered; its replicas are made anew elsewhere after failureGrace"),
-        BrokerState::Lost => ("BrokerLost", true, "it is gone with its disk; its replicas are made anew elsewhere after lostGrace"),
-        BrokerState::Draining => ("DrainStarted", false, "all it has is moved to others"),
-        BrokerState::Alive => match transition.from? {
-            BrokerState::Failed | BrokerState::Lost | BrokerState::Suspect => {
-                ("BrokerReturned", false, "it is registered again")
-            }
-            BrokerState::Alive
-            | BrokerState::Starting
-            | BrokerState::PlannedDown
-            | BrokerState::Draining
-            | BrokerState::Drained
-            | BrokerState::Unknown => return None,
-        },
-        BrokerState::Starting
-        | BrokerState::PlannedDown
-        | BrokerState::Drained
-        | BrokerState::Unknown => return None,
-    };
-    Some(Event {
-        reason,
-        is_warning,
+    let is_cut_off = transition.to == BrokerState::Suspect;
+    is_cut_off.then(|| Event {
+        reason: "BrokerCutOffFromZooKeeper",
+        is_warning: true,
         subject: Subject::Broker(transition.id),
-        message: message.to_owned(),
+        message: "its pod is ready, but it is not registered in ZooKeeper".to_owned(),
     })
 }
 
@@ -261,7 +247,10 @@ mod tests {
     #[test]
     fn balancing_is_read() {
         let settings = Settings {
-            balancing: serde_yaml::from_str("{mode: HealOnly, failureGrace: 10m, lostGrace: 5s, throttle: 20Mi, healRate: 100}").unwrap(),
+            balancing: serde_yaml::from_str(
+                "{mode: HealOnly, failureGrace: 10m, lostGrace: 5s, throttle: 20Mi, healRate: 100}",
+            )
+            .unwrap(),
             ..Settings::default()
         };
         let read = Balancing::read(&settings).unwrap();

@@ -150,7 +150,8 @@ async fn moves(State(pages): State<Pages>) -> String {
     let status = mover.status().borrow().clone();
     let head = format!("score {} frozen {:?}\n", status.score, status.frozen);
     let running = status.running.iter();
-    let running = running.map(|one| format!("running {:?} {} bytes\n", one.planned, one.bytes_done));
+    let running =
+        running.map(|one| format!("running {:?} {} bytes\n", one.planned, one.bytes_done));
     let planned = status.planned.iter();
     let planned = planned.map(|one| format!("planned {one:?}\n"));
     let stuck = status.stuck.iter().map(|one| format!("stuck {one:?}\n"));

@@ -6,3 +6,4 @@
 
 mod admin;
 mod balance;
+mod topics;

@@ -48,7 +48,19 @@ pub fn test_tool(path: &str) -> PathBuf {
 /// # Panics
 /// If it is not there.
 pub fn broker_binary() -> PathBuf {
-    if let Some(binary) = std::env::var_os("BARNABAS_BROKER") {
+    binary("barnabas-broker", "BARNABAS_BROKER")
+}
+
+/// The operator's binary: `BARNABAS_OPERATOR`, or the one that the same cargo profile built.
+///
+/// # Panics
+/// If it is not there.
+pub fn operator_binary() -> PathBuf {
+    binary("barnabas-operator", "BARNABAS_OPERATOR")
+}
+
+fn binary(name: &str, variable: &str) -> PathBuf {
+    if let Some(binary) = std::env::var_os(variable) {
         return PathBuf::from(binary);
     }
     let profile = if cfg!(debug_assertions) {
@@ -56,7 +68,7 @@ pub fn broker_binary() -> PathBuf {
     } else {
         "release"
     };
-    let binary = target().join(profile).join("barnabas-broker");
+    let binary = target().join(profile).join(name);
     assert!(
         binary.exists(),
         "{} is missing: `cargo build` makes it",

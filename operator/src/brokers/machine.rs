@@ -177,7 +177,10 @@ impl Machine {
                 memory.state = Some(state);
                 memory.state_since = now.monotonic;
             }
-            let zone_is_gone = facts.zone.as_ref().is_some_and(|one| zones_gone.contains(one));
+            let zone_is_gone = facts
+                .zone
+                .as_ref()
+                .is_some_and(|one| zones_gone.contains(one));
             let found = evidence_of(memory, facts, state, &self.graces, zone_is_gone, now);
             evidence.brokers.insert(*id, found);
         }
@@ -208,7 +211,11 @@ impl Machine {
             }
             memory.epoch = Some(epoch);
             let settled = now.checked_sub(self.graces.settled);
-            let since = if is_first { settled.unwrap_or(Duration::ZERO) } else { now };
+            let since = if is_first {
+                settled.unwrap_or(Duration::ZERO)
+            } else {
+                now
+            };
             memory.alive_since.get_or_insert(since);
         }
     }
@@ -235,7 +242,9 @@ fn zones_gone(seen: &Seen) -> BTreeSet<String> {
     if zones.len() < 2 {
         return BTreeSet::new();
     }
-    let gone = zones.into_iter().filter(|(_, (all, alive))| *all >= 2 && *alive == 0);
+    let gone = zones
+        .into_iter()
+        .filter(|(_, (all, alive))| *all >= 2 && *alive == 0);
     gone.map(|(zone, _)| zone.clone()).collect()
 }
 
@@ -257,12 +266,15 @@ fn state(facts: &Facts, is_rollout: bool, now: Now) -> BrokerState {
     if in_maintenance {
         return BrokerState::PlannedDown;
     }
-    let data_is_gone = facts.volume == Volume::Lost
-        || (facts.node == Node::Gone && facts.volume == Volume::Local);
+    let data_is_gone =
+        facts.volume == Volume::Lost || (facts.node == Node::Gone && facts.volume == Volume::Local);
     if data_is_gone || facts.pod == Pod::Unplaceable {
         return BrokerState::Lost;
     }
-    if facts.node == Node::Cordoned || is_rollout || facts.pod == Pod::Deleting && facts.node == Node::Ready {
+    if facts.node == Node::Cordoned
+        || is_rollout
+        || facts.pod == Pod::Deleting && facts.node == Node::Ready
+    {
         return BrokerState::PlannedDown;
     }
     if matches!(facts.node, Node::NotReady | Node::Gone) || facts.pod == Pod::CrashLooping {
@@ -367,7 +379,10 @@ mod tests {
         machine.observe(&well(seen.brokers.len() as i32), at(MINUTE));
         let (evidence, _) = machine.observe(seen, at(MINUTE * 2));
         let one = evidence.of(BrokerId(0));
-        (one.state, one.due_at.map(|due| due.saturating_sub(MINUTE * 2)))
+        (
+            one.state,
+            one.due_at.map(|due| due.saturating_sub(MINUTE * 2)),
+        )
     }
 
     #[test]

@@ -73,7 +73,8 @@ where
             match event {
                 Ok(event) => {
                     writer.apply_watcher_event(&event);
-                    let is_whole = !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
+                    let is_whole =
+                        !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
                     if is_whole {
                         sight.0.store(true, Ordering::Relaxed);
                     }
@@ -180,7 +181,11 @@ impl Kubernetes {
             .sights
             .iter()
             .all(|sight| sight.0.load(Ordering::Relaxed));
-        let set = self.sets.state().into_iter().find(|set| set.name_any() == self.set);
+        let set = self
+            .sets
+            .state()
+            .into_iter()
+            .find(|set| set.name_any() == self.set);
         let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
         if let Some(status) = set.as_ref().and_then(|set| set.status.as_ref()) {
             seen.is_rollout = status.update_revision.is_some()
@@ -198,7 +203,8 @@ impl Kubernetes {
             let ordinal = id.0 - self.id_offset;
             let name = format!("{}-{ordinal}", self.set);
             self.look_at(&name, facts);
-            facts.is_decommissioned |= wanted.is_some_and(|wanted| ordinal >= wanted) && ordinal >= 0;
+            facts.is_decommissioned |=
+                wanted.is_some_and(|wanted| ordinal >= wanted) && ordinal >= 0;
         }
     }
 
@@ -217,7 +223,11 @@ impl Kubernetes {
             // Without the right to look at volumes nothing is known of where they are.
             None if pod.is_none() && !self.claims.is_empty() => Volume::Unknown,
             None => Volume::Unknown,
-            Some(claim) => match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
+            Some(claim) => match claim
+                .status
+                .as_ref()
+                .and_then(|status| status.phase.as_deref())
+            {
                 Some("Lost") => Volume::Lost,
                 _ if volume.is_none() => Volume::Unknown,
                 _ if local_node.is_some() => Volume::Local,
@@ -235,12 +245,17 @@ impl Kubernetes {
                 facts.maintenance_until_ms = annotation(MAINTENANCE)
                     .and_then(|time| time.parse::<Timestamp>().ok())
                     .map(|time| time.as_millisecond());
-                facts.zone = facts.zone.take().or_else(|| node.labels().get(ZONE).cloned());
+                facts.zone = facts
+                    .zone
+                    .take()
+                    .or_else(|| node.labels().get(ZONE).cloned());
             }
         }
         if let Some(pod) = pod {
-            facts.is_decommissioned |=
-                pod.annotations().get(DECOMMISSION).is_some_and(|one| one == "true");
+            facts.is_decommissioned |= pod
+                .annotations()
+                .get(DECOMMISSION)
+                .is_some_and(|one| one == "true");
             facts.pod = pod_state(pod);
             // A pod that waits for the node of its volume, which is no more.
             let waits = facts.pod == Pod::Starting && placed.is_none();
@@ -271,7 +286,13 @@ impl Kubernetes {
 
 /// The one node that a volume can be used on, if it is tied to one by host name.
 fn node_of_volume(volume: &PersistentVolume) -> Option<String> {
-    let required = volume.spec.as_ref()?.node_affinity.as_ref()?.required.as_ref()?;
+    let required = volume
+        .spec
+        .as_ref()?
+        .node_affinity
+        .as_ref()?
+        .required
+        .as_ref()?;
     let terms = required.node_selector_terms.iter();
     let expressions = terms.flat_map(|term| term.match_expressions.iter().flatten());
     expressions
@@ -286,8 +307,14 @@ fn node_state(node: &NodeObject) -> Node {
     if is_tainted("node.kubernetes.io/out-of-service") {
         return Node::Gone;
     }
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().find(|one| one.type_ == "Ready");
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|one| one.type_ == "Ready");
     if ready.is_some_and(|ready| ready.status != "True") {
         return Node::NotReady;
     }
@@ -305,7 +332,8 @@ fn pod_state(pod: &PodObject) -> Pod {
         return Pod::Starting;
     };
     let containers = status.container_statuses.iter().flatten();
-    let mut waiting = containers.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
+    let mut waiting =
+        containers.filter_map(|one| one.state.as_ref()?.waiting.as_ref()?.reason.as_deref());
     if waiting.any(|reason| reason == "CrashLoopBackOff") {
         return Pod::CrashLooping;
     }
@@ -320,7 +348,9 @@ fn pod_state(pod: &PodObject) -> Pod {
 /// `10m`, `30s`, `2h`, `500ms`, or a number of seconds.
 pub fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
-    let split = text.find(|one: char| !one.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|one: char| !one.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().ok()?;
     match unit {

@@ -20,7 +20,7 @@ use super::{Context, lock, steps};
 use crate::admin::{ConfigChanges, ConfigResource};
 use crate::cluster::TopicView;
 use crate::moves::Mover;
-use crate::resource::{DeletionPolicy, RackSpread, FINALIZER, Topic, TopicStatus, annotation};
+use crate::resource::{DeletionPolicy, FINALIZER, RackSpread, Topic, TopicStatus, annotation};
 use crate::topic::claims::Name;
 use crate::topic::deletion::{self, Deletion, Live};
 use crate::topic::placement::Brokers;

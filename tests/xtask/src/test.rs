@@ -27,6 +27,8 @@ pub(crate) fn test(words: Vec<String>) -> Result<()> {
         "--locked",
         "--package",
         "barnabas-broker",
+        "--package",
+        "barnabas-operator",
     ]))?;
 
     let mut tests = cargo(&["test", "--locked", "--no-fail-fast"]);
