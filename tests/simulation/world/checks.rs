@@ -455,11 +455,10 @@ impl Look<'_> {
                         Some(ControlRecord::Abort { .. }) => {
                             outcomes.marker(partition, producer_id, false)?;
                         }
-                        Some(ControlRecord::Unknown(_)) => {}
                         None if meta.is_transactional => {
                             outcomes.record(partition, producer_id, &value);
                         }
-                        None => {}
+                        Some(ControlRecord::Unknown(_)) | None => {}
                     }
                 }
                 position = meta.last_offset + 1;

@@ -438,25 +438,19 @@ impl Transaction {
         let Some(Pending::Record { value, former }) = self.pending.take() else {
             return None;
         };
-        match outcome {
-            Ok(()) => {
-                self.replay(&value);
-                self.former = former;
-                self.resume(now_ms)
-            }
-            Err(_) => {
-                // The end is decided whether its last record can be written now or not.
-                self.pending = match value.state {
-                    State::CompleteCommit | State::CompleteAbort => Some(Pending::Markers {
-                        since_ms: value.last_update_ms,
-                    }),
-                    State::Empty | State::Ongoing | State::PrepareCommit | State::PrepareAbort => {
-                        None
-                    }
-                };
-                None
-            }
+        if outcome.is_ok() {
+            self.replay(&value);
+            self.former = former;
+            return self.resume(now_ms);
         }
+        // The end is decided whether its last record can be written now or not.
+        self.pending = match value.state {
+            State::CompleteCommit | State::CompleteAbort => Some(Pending::Markers {
+                since_ms: value.last_update_ms,
+            }),
+            State::Empty | State::Ongoing | State::PrepareCommit | State::PrepareAbort => None,
+        };
+        None
     }
 
     /// Takes up a transaction whose end is decided: the markers that are to be written.

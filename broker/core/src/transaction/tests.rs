@@ -1,5 +1,4 @@
 use std::io::Read as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -475,12 +474,10 @@ fn a_crash_while_a_producer_gets_its_identity_costs_an_epoch_at_most() {
 // --- records ---
 
 fn golden_records() -> Vec<(Bytes, Option<Bytes>)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden/datadirs/clean.manifest.json.gz");
+    let manifest =
+        include_bytes!("../../../../tests/golden/datadirs/clean.manifest.json.gz").as_slice();
     let mut text = String::new();
-    GzDecoder::new(std::fs::File::open(path).unwrap())
-        .read_to_string(&mut text)
-        .unwrap();
+    GzDecoder::new(manifest).read_to_string(&mut text).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
     let bytes = |value: &serde_json::Value| {
         let text = value.as_str()?;

@@ -309,9 +309,8 @@ fn judge(partitions: Vec<TopicPartition>, results: MarkerResults) -> Round {
     let mut round = Round::again(partitions);
     for (of, result) in results {
         let is_done = match result {
-            Ok(()) => true,
             // There is nothing to end in such a log.
-            Err(MarkerError::UnsupportedForMessageFormat) => true,
+            Ok(()) | Err(MarkerError::UnsupportedForMessageFormat) => true,
             Err(MarkerError::InvalidProducerEpoch | MarkerError::CoordinatorFenced) => {
                 tracing::warn!(partition = %of, ?result, "a marker is refused");
                 round.is_fenced = true;

@@ -153,14 +153,13 @@ impl TransactionCoordinator {
             return Err(TransactionError::InvalidTimeout);
         }
         let shard = self.shard(id)?;
-        let cell = match shard.cell(id)? {
-            Some(cell) => cell,
-            None => {
-                let producer_id = new_producer_id(producer_ids).await?;
-                let now_ms = clock::now().wall_clock_ms;
-                let id = TransactionalId::from(id);
-                shard.cell_or(Transaction::new(id, producer_id, init.timeout_ms, now_ms))?
-            }
+        let cell = if let Some(cell) = shard.cell(id)? {
+            cell
+        } else {
+            let producer_id = new_producer_id(producer_ids).await?;
+            let now_ms = clock::now().wall_clock_ms;
+            let id = TransactionalId::from(id);
+            shard.cell_or(Transaction::new(id, producer_id, init.timeout_ms, now_ms))?
         };
         let mut fresh = None;
         loop {
