@@ -64,6 +64,9 @@ pub struct BalanceArgs {
     /// Bytes per second and direction of a broker for moves; repair may use four times as much.
     #[arg(long, default_value_t = 50 << 20)]
     pub throttle: u64,
+    /// Percent of a broker's disks that may be in use after moves, both copies counted meanwhile.
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub disk_max_used: u64,
     /// Moves at once into a broker and out of one.
     #[arg(long, default_value_t = 5)]
     pub moves_per_broker: usize,
@@ -216,6 +219,10 @@ fn settings(args: &BalanceArgs) -> MoverSettings {
         throttle_min: MoverSettings::default()
             .throttle_min
             .min(args.throttle.max(1)),
+        planner: barnabas_core::balance::Settings {
+            disk_used_percent_max: args.disk_max_used,
+            ..barnabas_core::balance::Settings::default()
+        },
         moves_in_max: args.moves_per_broker.max(1),
         moves_out_max: args.moves_per_broker.max(1),
         moves_max: args.moves.max(1),

@@ -35,6 +35,8 @@ impl Balancer {
         let child = Command::new(operator())
             .args(["balance", "--bootstrap", &bootstrap])
             .args(["--zookeeper", &zookeeper])
+            // The machine that tests run on may be as full as it likes.
+            .args(["--disk-max-used", "100"])
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -241,7 +243,9 @@ fn after_a_balancer_was_killed_no_throttle_stays_and_foreign_moves_are_left_alon
         in_flight: 5,
         acks: -1,
     };
-    produce(&cluster.bootstrap()[0], &data).unwrap();
+    // A broker may not have heard of the topic yet.
+    let bootstrap = cluster.bootstrap();
+    until(PATIENCE, || produce(&bootstrap[0], &data).ok()).unwrap();
     settled(&cluster);
 
     // Somebody else's move, so slow that it outlasts everything.

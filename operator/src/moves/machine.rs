@@ -232,6 +232,8 @@ impl Machine {
         }
         let begins = self.settings.mode != Mode::DryRun;
         if !begins {
+            // All of it, in turn or not.
+            starting.append(&mut step.status.planned);
             step.status.planned = std::mem::take(&mut starting);
         }
         let goes_on: Vec<Move> = running
