@@ -187,6 +187,11 @@ pub async fn run(args: BalanceArgs) -> anyhow::Result<()> {
         }
     };
     task.abort();
+    // Ended before anybody else may begin.
+    drop(task.await);
+    if let Some(zookeeper) = zookeeper {
+        zookeeper.close().await;
+    }
     finished
 }
 

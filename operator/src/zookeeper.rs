@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use barnabas_core::ids::BrokerId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use zookeeper_client::{Acls, Client, CreateMode, Error, SessionState};
@@ -43,6 +43,7 @@ pub struct Seen {
 pub struct ZooKeeper {
     seen: watch::Receiver<Seen>,
     holds_lock: Arc<AtomicBool>,
+    closing: Arc<Notify>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -66,7 +67,9 @@ impl ZooKeeper {
     pub fn connect(connect: &str, lock: Lock) -> Self {
         let (told, seen) = watch::channel(Seen::default());
         let holds_lock = Arc::new(AtomicBool::new(false));
+        let closing = Arc::new(Notify::new());
         let session = Session {
+            closing: closing.clone(),
             connect: connect.to_owned(),
             lock,
             told,
@@ -75,6 +78,7 @@ impl ZooKeeper {
         Self {
             seen,
             holds_lock,
+            closing,
             task: tokio::spawn(session.run()),
         }
     }
@@ -82,6 +86,13 @@ impl ZooKeeper {
     /// What is known, and word of each change.
     pub fn seen(&self) -> watch::Receiver<Seen> {
         self.seen.clone()
+    }
+
+    /// Gives the lock back, so that the next one need not wait for the end of the session.
+    pub async fn close(mut self) {
+        self.closing.notify_one();
+        // If ZooKeeper does not answer the session has to end by itself.
+        drop(timeout(PATIENCE, &mut self.task).await);
     }
 
     /// Lets others begin only while the lock is ours.
@@ -103,18 +114,27 @@ struct Session {
     lock: Lock,
     told: watch::Sender<Seen>,
     holds_lock: Arc<AtomicBool>,
+    closing: Arc<Notify>,
+}
+
+/// Why a session is of no more use.
+enum End {
+    Lost,
+    Closed,
 }
 
 impl Session {
     async fn run(self) {
         loop {
             match self.one_session().await {
-                Ok(()) => {}
+                Ok(End::Closed) => break,
+                Ok(End::Lost) => {}
                 Err(error) => warn!(%error, "ZooKeeper cannot be asked"),
             }
             self.tell(Seen::default());
             sleep(PAUSE).await;
         }
+        self.tell(Seen::default());
     }
 
     fn tell(&self, seen: Seen) {
@@ -127,7 +147,7 @@ impl Session {
     }
 
     /// Looks until the session is of no more use.
-    async fn one_session(&self) -> Result<(), Error> {
+    async fn one_session(&self) -> Result<End, Error> {
         let connector = Client::connector().with_session_timeout(SESSION_TIMEOUT);
         let client = connector.connect(&self.connect).await?;
         // A lock is sure only while ZooKeeper answers: the session may end unseen after this long.
@@ -138,7 +158,7 @@ impl Session {
                 client.state(),
                 SessionState::Expired | SessionState::Closed | SessionState::AuthFailed
             ) {
-                return Ok(());
+                return Ok(End::Lost);
             }
             match timeout(PATIENCE.min(sure_for), self.look(&client)).await {
                 Ok(Ok(seen)) => {
@@ -152,7 +172,16 @@ impl Session {
                 }
                 Ok(Err(error)) => return Err(error),
             }
-            sleep(LOOK).await;
+            tokio::select! {
+                biased;
+                () = self.closing.notified() => {
+                    if self.holds_lock.swap(false, Ordering::AcqRel) {
+                        client.delete(LOCK, None).await?;
+                    }
+                    return Ok(End::Closed);
+                }
+                () = sleep(LOOK) => {}
+            }
         }
     }
 
