@@ -110,7 +110,7 @@ fn topic_replicas(text: &str) -> Result<(String, usize), String> {
 }
 
 /// How long brokers may take to answer for the first time.
-const FIRST_LOOK: Duration = Duration::from_mins(1);
+const FIRST_LOOK: Duration = Duration::from_secs(60);
 
 /// Runs until there is nothing left to do, or for ever with `--watch`.
 pub async fn run(args: BalanceArgs) -> anyhow::Result<()> {

@@ -117,7 +117,7 @@ impl Guard for LeaseGuard {
     }
 }
 
-/// A ConfigMap.
+/// A `ConfigMap`.
 pub struct ConfigMapStore {
     pub api: Api<ConfigMap>,
     pub name: String,
@@ -172,7 +172,7 @@ impl RecordStore for ConfigMapStore {
     }
 }
 
-/// Events on Topics, broker pods and the StatefulSet.
+/// Events on Topics, broker pods and the `StatefulSet`.
 pub struct EventReporter {
     pub context: Arc<Context>,
 }

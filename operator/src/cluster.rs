@@ -15,7 +15,7 @@ use crate::admin::{
     PartitionMetadata, Reassignment, TopicMetadata, Topics,
 };
 
-/// Resources of one DescribeConfigs request: each answers with all settings it has.
+/// Resources of one `DescribeConfigs` request: each answers with all settings it has.
 const CONFIGS_AT_ONCE: usize = 500;
 
 /// The cluster at one moment, put together from several answers.
@@ -370,7 +370,7 @@ impl ClusterView {
         topics: Vec<TopicMetadata>,
         settings: &BTreeMap<TopicName, Settings>,
     ) {
-        for topic in topics.into_iter().filter(|topic| exists(topic)) {
+        for topic in topics.into_iter().filter(exists) {
             let found = settings.get(&topic.name);
             let view = TopicView {
                 name: topic.name.clone(),

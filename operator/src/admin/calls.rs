@@ -157,7 +157,7 @@ impl Admin {
         Ok(metadata)
     }
 
-    /// The live brokers and the controller (DescribeCluster would say the same; Metadata is served everywhere).
+    /// The live brokers and the controller (`DescribeCluster` would say the same; Metadata is served everywhere).
     pub async fn describe_cluster(&self) -> Result<Metadata, AdminError> {
         self.metadata(Topics::Named(&[])).await
     }

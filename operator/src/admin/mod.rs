@@ -63,7 +63,7 @@ struct Inner {
     /// What the last metadata said.
     known: RwLock<Known>,
     /// One slot per broker, so that many callers wait for one dialling.
-    slots: std::sync::Mutex<BTreeMap<Address, Arc<Mutex<Option<Arc<Connection>>>>>>,
+    slots: std::sync::Mutex<Slots>,
 }
 
 #[derive(Default)]
@@ -71,6 +71,8 @@ struct Known {
     controller: Option<BrokerId>,
     brokers: BTreeMap<BrokerId, BrokerNode>,
 }
+
+type Slots = BTreeMap<Address, Arc<Mutex<Option<Arc<Connection>>>>>;
 
 /// Host and port.
 type Address = (String, u16);
@@ -128,9 +130,7 @@ impl Admin {
         open
     }
 
-    fn slots(
-        &self,
-    ) -> std::sync::MutexGuard<'_, BTreeMap<Address, Arc<Mutex<Option<Arc<Connection>>>>>> {
+    fn slots(&self) -> std::sync::MutexGuard<'_, Slots> {
         self.inner
             .slots
             .lock()

@@ -29,11 +29,11 @@ pub struct Graces {
 impl Default for Graces {
     fn default() -> Self {
         Self {
-            failure: Duration::from_mins(10),
+            failure: Duration::from_secs(10 * 60),
             lost: Duration::from_secs(30),
-            planned: Duration::from_mins(30),
-            zone: Duration::from_mins(60),
-            settled: Duration::from_mins(1),
+            planned: Duration::from_secs(30 * 60),
+            zone: Duration::from_secs(60 * 60),
+            settled: Duration::from_secs(60),
         }
     }
 }
@@ -41,7 +41,7 @@ impl Default for Graces {
 /// A broker that comes back so often …
 const RETURNS: usize = 3;
 /// … in so long is waited for twice as long.
-const FLAPPING: Duration = Duration::from_mins(30);
+const FLAPPING: Duration = Duration::from_secs(30 * 60);
 /// More than this share of brokers gone at once mean that something else is wrong.
 const GONE_PERCENT_MAX: usize = 34;
 
@@ -340,7 +340,7 @@ mod tests {
 
     use super::*;
 
-    const MINUTE: Duration = Duration::from_mins(1);
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn at(monotonic: Duration) -> Now {
         Now {

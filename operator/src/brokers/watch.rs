@@ -1,4 +1,4 @@
-//! The watches that feed the machine: pods, nodes, claims of volumes and the StatefulSet, beside ZooKeeper's registrations.
+//! The watches that feed the machine: pods, nodes, claims of volumes and the `StatefulSet`, beside ZooKeeper's registrations.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -244,7 +244,7 @@ impl Kubernetes {
                 facts.is_decommissioned |= annotation(DECOMMISSION).as_deref() == Some("true");
                 facts.maintenance_until_ms = annotation(MAINTENANCE)
                     .and_then(|time| time.parse::<Timestamp>().ok())
-                    .map(|time| time.as_millisecond());
+                    .map(k8s_openapi::jiff::Timestamp::as_millisecond);
                 facts.zone = facts
                     .zone
                     .take()
@@ -265,7 +265,7 @@ impl Kubernetes {
         }
     }
 
-    /// The claim of a broker's pod: by the pod, or by the name that the StatefulSet gives it (`<template>-<pod>`).
+    /// The claim of a broker's pod: by the pod, or by the name that the `StatefulSet` gives it (`<template>-<pod>`).
     fn claim(&self, name: &str, pod: Option<&PodObject>) -> Option<Arc<PersistentVolumeClaim>> {
         let volumes = pod.and_then(|pod| pod.spec.as_ref()?.volumes.clone());
         let by_pod = volumes.into_iter().flatten();

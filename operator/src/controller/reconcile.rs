@@ -909,7 +909,7 @@ impl Pass<'_> {
         self.fail((Reason::KafkaUnavailable, message).into()).await
     }
 
-    /// The brokers' StatefulSet is absent, empty or going.
+    /// The brokers' `StatefulSet` is absent, empty or going.
     async fn is_cluster_gone(&self) -> bool {
         use k8s_openapi::api::apps::v1::StatefulSet;
         let settings = &self.context.settings;

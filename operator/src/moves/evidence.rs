@@ -98,7 +98,6 @@ impl BrokerEvidence {
         match self.state {
             BrokerState::Alive => BrokerRole::Member,
             BrokerState::Draining | BrokerState::Drained => BrokerRole::Drain,
-            BrokerState::Unknown => BrokerRole::Keep,
             BrokerState::Starting
             | BrokerState::PlannedDown
             | BrokerState::Suspect
@@ -108,7 +107,9 @@ impl BrokerEvidence {
             {
                 BrokerRole::Lost
             }
-            BrokerState::Starting | BrokerState::PlannedDown => BrokerRole::Keep,
+            BrokerState::Starting | BrokerState::PlannedDown | BrokerState::Unknown => {
+                BrokerRole::Keep
+            }
             BrokerState::Suspect | BrokerState::Failed | BrokerState::Lost => BrokerRole::Away,
         }
     }
@@ -149,8 +150,8 @@ pub struct Graces {
 impl Default for Graces {
     fn default() -> Self {
         Self {
-            failure: Duration::from_mins(10),
-            settled: Duration::from_mins(1),
+            failure: Duration::from_secs(10 * 60),
+            settled: Duration::from_secs(60),
         }
     }
 }
@@ -270,7 +271,7 @@ mod tests {
         ids.iter().map(|id| BrokerId(*id)).collect()
     }
 
-    const MINUTE: Duration = Duration::from_mins(1);
+    const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_broker_is_due_when_its_wait_is_over_and_not_before() {

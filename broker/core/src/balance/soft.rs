@@ -111,8 +111,8 @@ pub(super) fn balance(model: &mut Model<'_>, budget: &mut Budget) {
     relieve_full_disks(model, budget);
     for _ in 0..ROUNDS_MAX {
         let mut accepted = false;
-        for index in 0..GOALS.len() {
-            accepted |= match GOALS[index] {
+        for (index, goal) in GOALS.iter().enumerate() {
+            accepted |= match goal {
                 Goal::TopicSpread => spread_topics(model, budget),
                 Goal::LeaderIn | Goal::LeaderOut if !model.has_rates() => false,
                 _ => improve(model, index, budget),
