@@ -700,15 +700,11 @@ impl Machine {
     }
 
     fn tell_of_begin(&mut self, starting: &[Move], step: &mut Step) {
-        for (reason, event) in [(Reason::NodeFailure, "HealStarted")] {
-            let moves: Vec<Move> = starting
-                .iter()
-                .filter(|one| one.reason == reason)
-                .cloned()
-                .collect();
-            if !moves.is_empty() && !self.healing.contains(&reason) {
-                step.events.push(planned(event, &moves));
-            }
+        let lost = Reason::NodeFailure;
+        let moves = starting.iter().filter(|one| one.reason == lost);
+        let moves: Vec<Move> = moves.cloned().collect();
+        if !moves.is_empty() && !self.healing.contains(&lost) {
+            step.events.push(planned("HealStarted", &moves));
         }
         self.healing.extend(starting.iter().map(|one| one.reason));
     }
