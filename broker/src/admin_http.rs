@@ -25,7 +25,7 @@ use crate::zookeeper::SessionState;
 const KEY: &str = "barnabas.admin.listener";
 /// A broker that has not been in sync for so long is ready nevertheless: what keeps it back needs a person, and
 /// keeping clients from the partitions that it does lead helps nobody.
-const IN_SYNC_PATIENCE: Duration = Duration::from_mins(10);
+const IN_SYNC_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why the port could not be opened although it was asked for.
 #[derive(Debug, thiserror::Error)]

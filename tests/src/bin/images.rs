@@ -28,7 +28,7 @@ fn main() -> Result<()> {
     for (program, ports) in PROGRAMS {
         let name = format!("localhost/{program}:{}", tag.display());
         let binary = stripped(&binaries.join(program), &output.join("stripped"))?;
-        let mut image = Image::of_program(&name, program, binary, ports.to_vec(), sbom(program)?);
+        let mut image = Image::of_program(&name, program, binary, ports.to_vec(), &sbom(program)?);
         let version = "org.opencontainers.image.version".to_owned();
         image.labels.push((version, tag.display().to_string()));
         let archive = output.join(format!("{program}.tar"));

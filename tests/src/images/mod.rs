@@ -6,6 +6,7 @@
 mod archive;
 mod sbom;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -44,7 +45,7 @@ impl Image {
         program: &str,
         binary: Vec<u8>,
         ports: Vec<u16>,
-        sbom: Value,
+        sbom: &Value,
     ) -> Image {
         let passwd = format!("root:x:0:0:root:/:\nbarnabas:x:{USER}:{USER}:barnabas:/:\n");
         let group = format!("root:x:0:\nbarnabas:x:{USER}:\n");
@@ -184,8 +185,10 @@ fn sha256(bytes: &[u8]) -> String {
     digest
         .as_ref()
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]
@@ -199,7 +202,7 @@ mod tests {
             "try",
             b"binary".to_vec(),
             vec![9092],
-            sbom,
+            &sbom,
         )
     }
 

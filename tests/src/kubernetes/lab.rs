@@ -31,7 +31,7 @@ const VOLUMES_OF_A_NODE: u8 = 3;
 #[derive(Debug)]
 pub struct Lab {
     pub nodes: Vec<Node>,
-    /// CoreDNS, a kube-proxy for the tests, ZooKeeper.
+    /// `CoreDNS`, a kube-proxy for the tests, ZooKeeper.
     helpers: Vec<ServerProcess>,
     pub plane: ControlPlane,
     network: LabNetwork,
@@ -129,7 +129,7 @@ impl Lab {
         Ok(())
     }
 
-    /// CoreDNS as a process: no pod, no image, no service.
+    /// `CoreDNS` as a process: no pod, no image, no service.
     fn start_name_service(&mut self) -> Result<()> {
         let file = self.directory.path().join("Corefile");
         let text = format!(
