@@ -104,7 +104,7 @@ async fn verify(
 
 impl AdmissionError {
     /// The error as the coordinator gave it, in the terms of the client's version.
-    fn underlying(&self) -> ResponseError {
+    fn underlying(self) -> ResponseError {
         match self {
             Self::Partition(error) => error.to_response_error(),
             Self::Refused {
@@ -120,7 +120,7 @@ impl AdmissionError {
                     ResponseError::InvalidProducerEpoch
                 }
                 VerificationError::Transaction(TransactionError::NotInTransaction) => {
-                    if *knows_abortable {
+                    if knows_abortable {
                         TRANSACTION_ABORTABLE
                     } else {
                         ResponseError::InvalidTxnState
@@ -133,7 +133,7 @@ impl AdmissionError {
 
     /// The error of a produce request, and the text beside it: what can be tried again becomes
     /// `NOT_ENOUGH_REPLICAS`, which old clients try again without looking for other leaders.
-    pub(super) fn for_produce(&self) -> (ResponseError, Option<String>) {
+    pub(super) fn for_produce(self) -> (ResponseError, Option<String>) {
         let Self::Refused { .. } = self else {
             return (self.underlying(), None);
         };
@@ -155,7 +155,7 @@ impl AdmissionError {
     }
 
     /// The error of a transactional offset commit (`GroupMetadataManager.maybeConvertOffsetCommitError`).
-    pub(super) fn for_offsets(&self) -> ResponseError {
+    pub(super) fn for_offsets(self) -> ResponseError {
         match self.underlying() {
             ResponseError::NetworkException => ResponseError::CoordinatorLoadInProgress,
             ResponseError::UnknownTopicOrPartition
