@@ -20,9 +20,9 @@ pub struct Settings {
     pub zookeeper_connect: String,
     /// Namespaces whose Topics are served; `*` for all, none for the operator's own.
     pub watch_namespaces: Vec<String>,
-    /// Whether Nodes and PersistentVolumes may be read.
+    /// Whether Nodes and `PersistentVolumes` may be read.
     pub cluster_scope: bool,
-    /// The StatefulSet of the brokers; empty if they do not run in Kubernetes.
+    /// The `StatefulSet` of the brokers; empty if they do not run in Kubernetes.
     pub broker_stateful_set: String,
     /// Id of the broker in the pod with ordinal 0.
     pub broker_id_offset: i32,

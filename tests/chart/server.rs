@@ -118,7 +118,15 @@ fn rights_are_few(plane: &ControlPlane) {
                 .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
                 .collect();
             lines.sort();
-            all += &format!("# {account} {namespace}\n{}\n\n", lines.join("\n"));
+            all.extend([
+                "# ",
+                account,
+                " ",
+                &namespace,
+                "\n",
+                &lines.join("\n"),
+                "\n\n",
+            ]);
         }
     }
     expect_file![repository().join("tests/golden/chart/rights.txt")].assert_eq(&all);

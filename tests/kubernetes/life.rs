@@ -260,7 +260,7 @@ fn a_container_dies(release: &Release, traffic: &Verifier) {
 
 fn versions_change(release: &mut Release, traffic: &Verifier) {
     let start = Instant::now();
-    release.tag = "next".to_owned();
+    "next".clone_into(&mut release.tag);
     release.helm(&["upgrade", "kafka"]);
     release.wait_until_ready();
     release.wait_until_in_sync();
@@ -272,7 +272,7 @@ fn versions_change(release: &mut Release, traffic: &Verifier) {
     let start = Instant::now();
     let rollback = ["rollback", "kafka", "--namespace=streams"];
     release.lab.plane.helm(&rollback).unwrap();
-    release.tag = "0.1.0".to_owned();
+    "0.1.0".clone_into(&mut release.tag);
     release.wait_until_ready();
     release.wait_until_in_sync();
     report("rollback of 3 brokers", start, traffic);

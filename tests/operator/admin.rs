@@ -130,7 +130,7 @@ async fn topics_are_made_changed_moved_and_deleted() {
     assert_eq!(changed, [Ok(())]);
     eventually("a broker's own setting is told by itself", async || {
         let described = admin
-            .describe_configs(&[broker.clone()], &[rate])
+            .describe_configs(std::slice::from_ref(&broker), &[rate])
             .await
             .unwrap();
         let entries = described[0].as_ref().unwrap();
@@ -172,7 +172,10 @@ async fn topics_are_made_changed_moved_and_deleted() {
         .unwrap();
     assert!(errors.is_empty(), "{errors:?}");
     eventually("the preferred replica leads", async || {
-        let view = view.refresh_topics(&[name.clone()]).await.unwrap();
+        let view = view
+            .refresh_topics(std::slice::from_ref(&name))
+            .await
+            .unwrap();
         view.partition(&partition).unwrap().leader == Some(BrokerId(3))
     })
     .await;
@@ -181,7 +184,10 @@ async fn topics_are_made_changed_moved_and_deleted() {
     let deleted = admin.delete_topics(&[id]).await.unwrap().value;
     assert_eq!(deleted, [Ok(())]);
     eventually("the topic is gone", async || {
-        let view = view.refresh_topics(&[name.clone()]).await.unwrap();
+        let view = view
+            .refresh_topics(std::slice::from_ref(&name))
+            .await
+            .unwrap();
         !view.topics.contains_key(&name)
     })
     .await;

@@ -84,7 +84,7 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
         plan.wait(&mut reads, wait).await;
     }
     if let throttle_ms @ 1.. = plan.charge(&reads, context) {
-        return throttled(throttle_ms, sessions.throttled(session), &plan, context);
+        return throttled(throttle_ms, &sessions.throttled(session), &plan, context);
     }
     for read in &mut reads {
         read.answer = plan.answer(read);
@@ -130,7 +130,12 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
 }
 
 /// The answer to a client that is over a quota: no records, and its session stays as it was.
-fn throttled(throttle_ms: u32, session: SessionReply, plan: &Plan, context: &Context<'_>) -> Reply {
+fn throttled(
+    throttle_ms: u32,
+    session: &SessionReply,
+    plan: &Plan,
+    context: &Context<'_>,
+) -> Reply {
     let header = FetchHeader {
         throttle_time_ms: if context.version >= THROTTLE_TIME {
             throttle_ms as i32

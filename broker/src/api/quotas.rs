@@ -41,14 +41,14 @@ pub enum AlterQuotasError {
     Write(#[from] ConfigWriteError),
 }
 
-fn text(text: impl ToString) -> StrBytes {
+fn text(text: &(impl ToString + ?Sized)) -> StrBytes {
     StrBytes::from_string(text.to_string())
 }
 
 /// The message beside an error; Kafka is silent about what it did not expect.
 fn message(error: &(impl ToErrorCode + ToString)) -> Option<StrBytes> {
     let is_expected = error.to_response_error() != ResponseError::UnknownServerError;
-    is_expected.then(|| text(error.to_string()))
+    is_expected.then(|| text(&error.to_string()))
 }
 
 /// `DescribeClientQuotas` (v0–1): by any broker, which reads them from ZooKeeper.
@@ -101,11 +101,11 @@ fn entry(entity: &ConfigEntity, quotas: Vec<(String, f64)>) -> described::EntryD
     let parts = parts_of(entity).into_iter().map(|(kind, name)| {
         described::EntityData::default()
             .with_entity_type(text(kind))
-            .with_entity_name(name.map(text))
+            .with_entity_name(name.map(|name| text(&name)))
     });
     let values = quotas.into_iter().map(|(key, value)| {
         described::ValueData::default()
-            .with_key(text(key))
+            .with_key(text(&key))
             .with_value(value)
     });
     described::EntryData::default()

@@ -67,14 +67,11 @@ pub async fn describe_user_scram_credentials(
                         );
                         return refused(name, ResponseError::DuplicateResource, message);
                     }
-                    match users.get(&name) {
-                        Some(credentials) => described(name, credentials.clone()),
-                        None => {
-                            let message = format!(
-                                "Attempt to describe a user credential that does not exist: {name}"
-                            );
-                            refused(name, ResponseError::ResourceNotFound, message)
-                        }
+                    if let Some(credentials) = users.get(&name) { described(name, credentials.clone()) } else {
+                        let message = format!(
+                            "Attempt to describe a user credential that does not exist: {name}"
+                        );
+                        refused(name, ResponseError::ResourceNotFound, message)
                     }
                 })
                 .collect()

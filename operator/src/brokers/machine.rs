@@ -160,9 +160,8 @@ impl Machine {
         };
         let mut transitions = Vec::new();
         for (id, facts) in &seen.brokers {
-            let state = if evidence.frozen.is_some() && facts.registered.is_none() {
-                BrokerState::Unknown
-            } else if !seen.sees_registrations || !seen.sees_kubernetes {
+            let is_in_doubt = evidence.frozen.is_some() && facts.registered.is_none();
+            let state = if is_in_doubt || !seen.sees_registrations || !seen.sees_kubernetes {
                 BrokerState::Unknown
             } else {
                 state(facts, seen.is_rollout, now)
@@ -538,7 +537,7 @@ mod tests {
                         prop_assert!(proven);
                     }
                     if found.is_due && found.state != BrokerState::Draining {
-                        let waited = now - gone_since[id];
+                        let waited = now.checked_sub(gone_since[id]).unwrap();
                         prop_assert!(waited >= Graces::default().lost);
                         prop_assert!(found.state == BrokerState::Lost || waited >= Graces::default().failure);
                     }

@@ -50,7 +50,7 @@ pub struct Context {
     pub events: Events,
     pub claims: Mutex<Claims>,
     /// Who waits for what, by namespace that is watched.
-    queues: Mutex<Vec<(Option<String>, mpsc::Sender<ObjectRef<Topic>>)>>,
+    queues: Mutex<Vec<Queue>>,
     pub create: Batcher<Desired, CreatedTopic>,
     pub delete: Batcher<TopicId, ()>,
     pub add_partitions: Batcher<NewPartitions, ()>,
@@ -72,6 +72,9 @@ pub struct Context {
     /// Topics that changed since they were looked at.
     pub dirty: Mutex<BTreeSet<String>>,
 }
+
+/// A namespace, or all of them, and who waits for its Topics.
+type Queue = (Option<String>, mpsc::Sender<ObjectRef<Topic>>);
 
 /// Of one resource.
 #[derive(Clone, Debug, Default)]

@@ -158,10 +158,10 @@ impl Pass<'_> {
         let kafka_name: TopicName = desired.name.as_str().into();
         let was_dirty = lock(&context.dirty).remove(&desired.name);
         let is_new = topic.metadata.generation != status.and_then(|one| one.observed_generation);
-        if was_dirty || (is_new && context.topic(&desired.name).is_some()) {
-            if let Err(Failure::Because(problem)) = context.look.ask(kafka_name.clone()).await {
-                return self.fail(problem).await;
-            }
+        if (was_dirty || (is_new && context.topic(&desired.name).is_some()))
+            && let Err(Failure::Because(problem)) = context.look.ask(kafka_name.clone()).await
+        {
+            return self.fail(problem).await;
         }
         let mut said_to_exist = false;
         for _ in 0..STEPS_MAX {

@@ -551,7 +551,9 @@ fn an_order_to_cancel_takes_everything_back() {
     fake.settle(&mut machine);
     // As Kafka leaves them: the same brokers, those that would have stayed first.
     let sorted = |mut all: Vec<Vec<BrokerId>>| {
-        all.iter_mut().for_each(|replicas| replicas.sort());
+        for replicas in &mut all {
+            replicas.sort();
+        }
         all
     };
     assert_eq!(sorted(fake.replicas()), sorted(before));

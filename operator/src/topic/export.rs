@@ -19,9 +19,11 @@ pub fn resource_name(topic: &str) -> String {
         })
         .collect();
     let edges: &[char] = &['-', '.'];
-    name = name.trim_matches(edges).to_owned();
     // Labels between dots begin and end with a letter or digit.
-    let labels = name.split('.').map(|label| label.trim_matches('-'));
+    let labels = name
+        .trim_matches(edges)
+        .split('.')
+        .map(|label| label.trim_matches('-'));
     name = labels
         .filter(|label| !label.is_empty())
         .collect::<Vec<_>>()
@@ -30,8 +32,11 @@ pub fn resource_name(topic: &str) -> String {
         return name;
     }
     let hash = digest::digest(&digest::SHA256, topic.as_bytes());
-    let hash = hash.as_ref().iter().take(4);
-    let hash: String = hash.map(|byte| format!("{byte:02x}")).collect();
+    let (hash, _) = hash.as_ref().split_at(4);
+    let hash = hash
+        .iter()
+        .fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    let hash = format!("{hash:08x}");
     if name.is_empty() {
         return format!("topic-{hash}");
     }

@@ -63,16 +63,16 @@ impl Brokers {
         existing: Option<&TopicView>,
     ) -> Result<Vec<Vec<BrokerId>>, PlacementError> {
         let load = |one: &Candidate| self.replicas.get(&one.id).copied().unwrap_or(0);
-        let start = match existing.and_then(|topic| topic.partitions.first()?.replicas.first()) {
-            Some(first) => Start::after(*first, &self.candidates),
-            None => {
-                let positions = 0..self.candidates.len();
-                let index = positions.min_by_key(|at| load(&self.candidates[*at]));
-                Start {
-                    index: index.unwrap_or(0),
-                    shift: self.replicas.values().sum::<u64>() as usize
-                        % self.candidates.len().max(1),
-                }
+        let start = if let Some(first) =
+            existing.and_then(|topic| topic.partitions.first()?.replicas.first())
+        {
+            Start::after(*first, &self.candidates)
+        } else {
+            let positions = 0..self.candidates.len();
+            let index = positions.min_by_key(|at| load(&self.candidates[*at]));
+            Start {
+                index: index.unwrap_or(0),
+                shift: self.replicas.values().sum::<u64>() as usize % self.candidates.len().max(1),
             }
         };
         let placed = place(&self.candidates, first, count, replication_factor, start)?;

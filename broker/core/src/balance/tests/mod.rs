@@ -513,6 +513,7 @@ fn large_clusters_are_planned() {
         }
         passes.push(("skewed", skewed, Pass::ALL.to_vec()));
         for (name, snapshot, passes) in passes {
+            #[expect(clippy::disallowed_methods, reason = "it measures the planner itself")]
             let begun = std::time::SystemTime::now();
             let plan = plan(&snapshot, &passes, &Settings::default(), Limits::default());
             let took = begun.elapsed().unwrap();

@@ -8,7 +8,7 @@ use rand::{Rng as _, RngCore};
 use crate::balance::{Broker, BrokerRole, Disk, Partition, Plan, RackSpread, Rates, Snapshot};
 use crate::ids::{BrokerId, TopicPartition};
 
-/// Sebastiano Vigna's SplitMix64: good enough to vary shapes.
+/// Sebastiano Vigna's `SplitMix64`: good enough to vary shapes.
 pub(super) struct SplitMix(u64);
 
 impl RngCore for SplitMix {
