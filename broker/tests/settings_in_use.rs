@@ -15,8 +15,6 @@ const READ_BUT_WITHOUT_EFFECT: &[&str] = &[
     "connection.failed.authentication.delay.ms",
     "connections.max.reauth.ms",
     "control.plane.listener.name",
-    "log.cleaner.dedupe.buffer.size",
-    "log.cleaner.threads",
     "sasl.jaas.config",
     "sasl.server.callback.handler.class",
     "ssl.key.password",

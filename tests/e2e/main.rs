@@ -7,6 +7,7 @@
 mod bad_input;
 mod client_program;
 mod clients;
+mod compaction;
 mod exchange;
 mod full_disk;
 mod groups;

@@ -243,7 +243,7 @@ fn console_and_perf_tools() {
 }
 
 /// The files of one partition with this extension, in order of their base offsets.
-fn files(partition: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(partition: &Path, extension: &str) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(partition)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -253,7 +253,7 @@ fn files(partition: &Path, extension: &str) -> Vec<PathBuf> {
     files
 }
 
-fn dump(files: &[PathBuf], options: &[&str]) -> String {
+pub(crate) fn dump(files: &[PathBuf], options: &[&str]) -> String {
     let files: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
     let files = files.join(",");
     let arguments = [&["--files", &files], options].concat();

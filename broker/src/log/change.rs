@@ -1,5 +1,6 @@
 //! Making a log shorter: truncation, deletion of records, retention.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,8 +231,14 @@ impl PartitionLog {
             segment.close();
             paths.extend(writer.producers.rename_deleted(segment.base_offset())?);
         }
+        self.remove_later(paths);
+        Ok(())
+    }
+
+    /// Removes files after `file.delete.delay.ms`; whoever reads them has them open.
+    pub(super) fn remove_later(&self, paths: Vec<PathBuf>) {
         if paths.is_empty() {
-            return Ok(());
+            return;
         }
         let delay = Duration::from_millis(self.config().file_delete_delay_ms.max(0) as u64);
         self.later(delay, move |log| {
@@ -246,6 +253,5 @@ impl PartitionLog {
                 }
             }
         });
-        Ok(())
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Start offsets of logs that do not start with their first segment.
 pub(crate) const LOG_START_OFFSETS: &str = "log-start-offset-checkpoint";
+/// Up to where compacted logs were cleaned.
+pub(crate) const CLEANED_OFFSETS: &str = "cleaner-offset-checkpoint";
 /// In the directory of each log.
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 

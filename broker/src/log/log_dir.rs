@@ -12,7 +12,9 @@ use barnabas_core::ids::{Offset, TopicPartition};
 use barnabas_core::time::Now;
 
 use super::background::Background;
-use super::checkpoint::{self, HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS};
+use super::checkpoint::{
+    self, CLEANED_OFFSETS, HIGH_WATERMARKS, LOG_START_OFFSETS, RECOVERY_POINTS,
+};
 use super::dir_name::DirName;
 use super::error::{Described as _, LogDirsError, StorageError};
 use super::options::LogDirsOptions;
@@ -49,6 +51,7 @@ struct Checkpoints {
     recovery_points: BTreeMap<TopicPartition, Offset>,
     log_start_offsets: BTreeMap<TopicPartition, Offset>,
     high_watermarks: BTreeMap<TopicPartition, Offset>,
+    cleaned_offsets: BTreeMap<TopicPartition, Offset>,
 }
 
 impl LogDir {
@@ -176,12 +179,17 @@ impl LogDir {
                     stop,
                     recovery_point: offset_of(&checkpoints.recovery_points, &topic_partition),
                     log_start_offset: offset_of(&checkpoints.log_start_offsets, &topic_partition),
+                    cleaned_offset: offset_of(&checkpoints.cleaned_offsets, &topic_partition),
                     producer_expiration_ms: options.producer_expiration_ms,
                     now_ms: started.wall_clock_ms,
                     topic_partition,
                 });
                 match loaded {
                     Ok(log) => {
+                        let cleaned = checkpoints.cleaned_offsets.get(log.topic_partition());
+                        if let Some(offset) = cleaned {
+                            log.restore_cleaned_offset(*offset);
+                        }
                         let high_watermark = checkpoints.high_watermarks.get(log.topic_partition());
                         if let Some(high_watermark) = high_watermark {
                             log.set_checkpointed_high_watermark(*high_watermark);
@@ -289,6 +297,10 @@ impl LogDir {
             recovery_points: read(RECOVERY_POINTS)?,
             log_start_offsets: read(LOG_START_OFFSETS)?,
             high_watermarks: read(HIGH_WATERMARKS)?,
+            cleaned_offsets: {
+                let path = self.volume.path().join(CLEANED_OFFSETS);
+                checkpoint::read_offsets(&**self.files(), &path)?
+            },
         })
     }
 
@@ -303,7 +315,25 @@ impl LogDir {
     /// directory's but for copies in the making.
     pub(crate) fn write_checkpoints(&self, logs: &[Arc<PartitionLog>]) -> Result<(), StorageError> {
         self.write_recovery_points(logs)?;
-        self.write_log_start_offsets(logs)
+        self.write_log_start_offsets(logs)?;
+        let path = self.volume.path().join(CLEANED_OFFSETS);
+        // A log of the same name must not pass for cleaned.
+        if self.files().exists(&path).describe("examine", &path)? {
+            self.write_cleaned_offsets(logs)?;
+        }
+        Ok(())
+    }
+
+    /// Writes up to where logs were cleaned.
+    pub(crate) fn write_cleaned_offsets(
+        &self,
+        logs: &[Arc<PartitionLog>],
+    ) -> Result<(), StorageError> {
+        let offsets: Vec<_> = logs
+            .iter()
+            .filter_map(|log| Some((log.topic_partition(), log.cleaned_offset()?)))
+            .collect();
+        self.write_checkpoint(CLEANED_OFFSETS, offsets.into_iter())
     }
 
     pub(crate) fn write_recovery_points(

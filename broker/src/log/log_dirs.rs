@@ -14,6 +14,7 @@ use barnabas_core::time::Now;
 use indexmap::IndexMap;
 use tokio::sync::watch;
 
+use super::cleaner::Cleaner;
 use super::dir_name::DirName;
 use super::error::{LogDirsError, LogError, StorageError};
 use super::log_dir::{LogDir, remove_later};
@@ -44,6 +45,7 @@ pub struct LogManager {
     offline: watch::Sender<Vec<PathBuf>>,
     open_files: Arc<FileCache>,
     pub(super) move_quota: MoveQuota,
+    pub(super) cleaner: Cleaner,
 }
 
 /// The logs by partition, in an order that depends on what was asked for only.
@@ -124,6 +126,7 @@ impl LogManager {
         let manager = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             move_quota: MoveQuota::new(&options),
+            cleaner: Cleaner::default(),
             options,
             dirs,
             logs: RwLock::new(logs),
@@ -268,6 +271,7 @@ impl LogManager {
             stop: Stop::Clean,
             recovery_point: 0,
             log_start_offset: 0,
+            cleaned_offset: 0,
             producer_expiration_ms: self.options.producer_expiration_ms,
             now_ms: self.now().wall_clock_ms,
         })
@@ -488,6 +492,7 @@ impl LogManager {
 
     /// Closes all logs and leaves the clean shutdown markers; releases the locks.
     pub fn shutdown(&self) {
+        self.cleaner.stop();
         host::on_a_thread_each(&self.dirs, |dir| {
             dir.shutdown(&self.logs_in(dir), &self.current_logs_in(dir));
         });

@@ -8,6 +8,7 @@ mod append;
 mod background;
 mod change;
 mod checkpoint;
+mod cleaner;
 mod control;
 mod dir_name;
 mod error;

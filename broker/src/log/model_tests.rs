@@ -149,6 +149,7 @@ fn try_load(
         stop,
         recovery_point: checkpoint.0,
         log_start_offset: checkpoint.1,
+        cleaned_offset: 0,
         producer_expiration_ms: 1_000_000,
         now_ms: 1000,
     })?;

@@ -46,6 +46,8 @@ pub struct PartitionLog {
     /// `i64::MAX` if no transaction is open or undecided.
     first_unstable_offset: AtomicI64,
     awaits_high_watermark: AtomicBool,
+    /// Up to where the log was cleaned; -1 if it was not.
+    pub(super) cleaned_offset: AtomicI64,
     pub(super) recovery_point: AtomicI64,
     /// The recovery point as it stands in the checkpoint.
     pub(super) checkpointed_recovery_point: AtomicI64,
@@ -127,6 +129,7 @@ impl PartitionLog {
             checkpointed_high_watermark: AtomicI64::new(-1),
             first_unstable_offset: AtomicI64::new(first_unstable.unwrap_or(i64::MAX)),
             awaits_high_watermark: AtomicBool::new(awaits_high_watermark),
+            cleaned_offset: AtomicI64::new(-1),
             recovery_point: AtomicI64::new(loaded.recovery_point),
             checkpointed_recovery_point: AtomicI64::new(loaded.recovery_point),
             truncations: AtomicU64::new(0),

@@ -24,6 +24,16 @@ impl PartitionLog {
         upper_bound: Offset,
         minimum_one_batch: bool,
     ) -> Result<LogSlice, LogError> {
+        Self::with_segments(|| self.read_once(offset, max_bytes, upper_bound, minimum_one_batch))
+    }
+
+    fn read_once(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        upper_bound: Offset,
+        minimum_one_batch: bool,
+    ) -> Result<LogSlice, LogError> {
         self.check()?;
         let end = self.end();
         let log_start_offset = self.log_start_offset();
@@ -78,9 +88,25 @@ impl PartitionLog {
         Ok(LogSlice::empty())
     }
 
+    /// Reads again if that fails because the cleaner has replaced a segment meanwhile. An offset that
+    /// is out of range is found to be so without reading.
+    fn with_segments<T>(read: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        for _ in 0..3 {
+            match read() {
+                Err(LogError::OffsetOutOfRange { .. }) => {}
+                other => return other,
+            }
+        }
+        read()
+    }
+
     /// How many bytes lie between two offsets of the same segment; `None` if they lie in different
     /// ones. For long polls that wait for a number of bytes.
     pub fn bytes_between(&self, from: Offset, to: Offset) -> Result<Option<u64>, LogError> {
+        Self::with_segments(|| self.bytes_between_once(from, to))
+    }
+
+    fn bytes_between_once(&self, from: Offset, to: Offset) -> Result<Option<u64>, LogError> {
         self.check()?;
         let end = self.end();
         let Some((segment, following)) = self.segment_at(from) else {
@@ -115,6 +141,10 @@ impl PartitionLog {
     /// Kafka looks into the first segment only that has such a timestamp, and finds nothing if all
     /// of these records are below the log start.
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<OffsetLookup>, LogError> {
+        Self::with_segments(|| self.offset_for_timestamp_once(timestamp))
+    }
+
+    fn offset_for_timestamp_once(&self, timestamp: i64) -> Result<Option<OffsetLookup>, LogError> {
         self.check()?;
         let log_start_offset = self.log_start_offset();
         let end = self.end();
@@ -144,6 +174,10 @@ impl PartitionLog {
 
     /// The first record that has the largest timestamp of all.
     pub fn max_timestamp_offset(&self) -> Result<Option<OffsetLookup>, LogError> {
+        Self::with_segments(|| self.max_timestamp_offset_once())
+    }
+
+    fn max_timestamp_offset_once(&self) -> Result<Option<OffsetLookup>, LogError> {
         self.check()?;
         let end = self.end();
         let segments = self.segments().clone();
@@ -272,6 +306,14 @@ impl PartitionLog {
 
     /// The aborted transactions that have records in `[from, upper_bound)`.
     pub fn aborted_transactions(
+        &self,
+        from: Offset,
+        upper_bound: Offset,
+    ) -> Result<Vec<AbortedTransaction>, LogError> {
+        Self::with_segments(|| self.aborted_transactions_once(from, upper_bound))
+    }
+
+    fn aborted_transactions_once(
         &self,
         from: Offset,
         upper_bound: Offset,

@@ -16,7 +16,7 @@ use super::error::{Described as _, StorageError};
 use super::index::IndexEntry as _;
 use super::offset_index::OffsetPosition;
 use super::place::{CLEANED, LOG, OFFSET_INDEX, Place, SWAP, TIME_INDEX, TXN_INDEX, reaches};
-use super::segment::FoundIndexes;
+use super::segment::{FoundIndexes, remove_if_exists};
 use super::time_index::TimestampOffset;
 use super::txn_index::AbortedTxn;
 use crate::files::{self, FileHandle, OpenMode};
@@ -144,6 +144,14 @@ impl Rewrite {
         Ok(())
     }
 
+    /// Removes what there is of a segment that will not be used, as far as that goes: loading the log
+    /// removes the rest.
+    pub(crate) fn discard(place: &Place, base_offset: Offset) {
+        for suffix in [LOG, OFFSET_INDEX, TIME_INDEX, TXN_INDEX] {
+            let _ = remove_if_exists(&**place.files(), &cleaned_path(place, base_offset, suffix));
+        }
+    }
+
     /// Ends the segment: everything is on disk, with this time of last change.
     pub(crate) fn finish(mut self, modified_ms: i64) -> Result<Rewritten, StorageError> {
         self.write_buffer()?;
@@ -178,6 +186,7 @@ impl Rewrite {
             .describe("set the time of", &path)?;
         Ok(Rewritten {
             base_offset,
+            size: self.written,
             has_txns: !found.txns.is_empty(),
         })
     }
@@ -203,6 +212,8 @@ fn write_new(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rewritten {
     pub(crate) base_offset: Offset,
+    /// Bytes of its batches.
+    pub(crate) size: u64,
     has_txns: bool,
 }
 

@@ -286,21 +286,26 @@ impl Segment {
 
     fn waited_ms(&self, max_timestamp: i64, now_ms: i64) -> Result<i64, ScanError> {
         let progress = *self.progress();
-        let first_timestamp = if let Some(known) = progress.first_timestamp {
-            known
-        } else {
-            let file = self.handle()?;
-            let mut scan = self.scan(&*file, 0, self.size());
-            let first = scan.next_header()?;
-            let timestamp = first.map_or(-1, |(_, meta)| meta.max_timestamp);
-            self.progress().first_timestamp = Some(timestamp);
-            timestamp
-        };
+        let first_timestamp = self.first_timestamp()?;
         Ok(if first_timestamp >= 0 {
             max_timestamp.saturating_sub(first_timestamp)
         } else {
             now_ms.saturating_sub(progress.created_ms)
         })
+    }
+
+    /// The largest timestamp of the first batch; -1 if there is none.
+    pub(crate) fn first_timestamp(&self) -> Result<i64, ScanError> {
+        let known = self.progress().first_timestamp;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let file = self.handle()?;
+        let mut scan = self.scan(&*file, 0, self.size());
+        let first = scan.next_header()?;
+        let timestamp = first.map_or(-1, |(_, meta)| meta.max_timestamp);
+        self.progress().first_timestamp = Some(timestamp);
+        Ok(timestamp)
     }
 
     pub(crate) fn scan<'a>(&self, file: &'a dyn FileHandle, position: u64, limit: u64) -> Scan<'a> {

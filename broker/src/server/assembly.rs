@@ -99,6 +99,7 @@ impl Assembly {
         config_listener.load().await?;
         let logs = open_logs(&live, ground.files.clone()).await?;
         logs.start();
+        logs.configure_cleaner(&live.broker());
         Ok(Self {
             ground,
             identity,

@@ -35,6 +35,7 @@ impl ReplicaKeeper {
             move |config| {
                 logs.refresh_topic_configs();
                 logs.limit_moves(config);
+                logs.configure_cleaner(config);
                 replicas.broker_config_changed(config);
             }
         });

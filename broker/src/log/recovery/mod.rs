@@ -46,6 +46,8 @@ pub(crate) struct LoadRequest {
     pub(crate) stop: Stop,
     pub(crate) recovery_point: Offset,
     pub(crate) log_start_offset: Offset,
+    /// Up to where the log was cleaned; 0 if it was not.
+    pub(crate) cleaned_offset: Offset,
     pub(crate) producer_expiration_ms: i64,
     pub(crate) now_ms: i64,
 }

@@ -52,9 +52,12 @@ impl Loader {
             end = Some(recovered.next_offset);
             let next_base = self.segments.get(index).map(|next| next.base_offset());
             // A power loss can take the unflushed end of a segment and leave the next one. Kafka
-            // goes on with the gap; a replica would then differ from its leader without knowing.
+            // goes on with the gap; a replica would then differ from its leader without knowing. The
+            // cleaner leaves gaps too, which stay when the log is not compacted any more.
             let lost_end = !self.request.config.cleanup_policy.compact
-                && next_base.is_some_and(|base| recovered.next_offset < base);
+                && next_base.is_some_and(|base| {
+                    recovered.next_offset < base && self.request.cleaned_offset < base
+                });
             // Or it brings back a segment that had been dropped.
             let overlaps = next_base.is_some_and(|base| recovered.next_offset > base);
             if lost_end || overlaps {

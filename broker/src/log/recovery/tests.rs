@@ -34,7 +34,11 @@ fn try_load_from(
     stop: Stop,
     recovery_point: Offset,
 ) -> Result<Arc<PartitionLog>, StorageError> {
-    load(LoadRequest {
+    load(request(files, stop, recovery_point))
+}
+
+fn request(files: &Memory, stop: Stop, recovery_point: Offset) -> LoadRequest {
+    LoadRequest {
         topic_partition: TopicPartition::new("t", 0),
         place: place(files),
         config: Arc::new(TopicConfig {
@@ -49,9 +53,10 @@ fn try_load_from(
         stop,
         recovery_point,
         log_start_offset: 0,
+        cleaned_offset: 0,
         producer_expiration_ms: 1_000_000,
         now_ms: 1000,
-    })
+    }
 }
 
 /// A batch of one record at `offset`.
@@ -211,6 +216,28 @@ fn files_that_will_not_be_used_any_more_are_removed() {
             "00000000000000000002.snapshot",
         ]
     );
+}
+
+/// A topic that was compacted until lately, with the gaps that this has left.
+#[test]
+fn gaps_of_a_cleaned_log_are_no_loss_also_when_it_is_not_compacted_any_more() {
+    for (cleaned_offset, expected) in [
+        (20, vec![1, 11, 20, 21, 30]),
+        // Behind what was cleaned, a gap is one.
+        (10, vec![1, 11]),
+        (0, vec![1]),
+    ] {
+        let files = directory();
+        write_segment(&files, 0, &[1]);
+        write_segment(&files, 10, &[11]);
+        write_segment(&files, 20, &[20, 21]);
+        write_segment(&files, 22, &[30]);
+        let mut request = request(&files, Stop::Unclean, 0);
+        request.cleaned_offset = cleaned_offset;
+        request.config = Arc::new(TopicConfig::default());
+        let log = load(request).unwrap();
+        assert_eq!(offsets(&log), expected, "cleaned up to {cleaned_offset}");
+    }
 }
 
 /// Where the leader epoch of a batch is; its CRC does not cover it.

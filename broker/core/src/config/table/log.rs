@@ -53,7 +53,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("log.cleaner.threads", Kind::Int, Some("1"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("Threads that compact logs."),
     Setting::new(
         "log.cleaner.io.max.bytes.per.second",
@@ -61,7 +60,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("1.7976931348623157E308"),
     )
     .cluster_wide()
-    .not_yet()
     .doc("Bytes per second that compaction may read and write together."),
     Setting::new(
         "log.cleaner.dedupe.buffer.size",
@@ -69,7 +67,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("134217728"),
     )
     .cluster_wide()
-    .not_yet()
     .doc("Memory for finding duplicate keys, over all compaction threads."),
     Setting::new("log.cleaner.io.buffer.size", Kind::Int, Some("524288"))
         .check(Check::AtLeast(0))
@@ -82,20 +79,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("0.9"),
     )
     .cluster_wide()
-    .not_yet()
     .doc("How full the duplicate buffer may get."),
     Setting::new("log.cleaner.backoff.ms", Kind::Long, Some("15000"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("Pause of compaction when there is nothing to do."),
     Setting::new("log.cleaner.min.cleanable.ratio", Kind::Double, Some("0.5"))
         .check(Check::Fraction(0.0, 1.0))
         .cluster_wide()
-        .not_yet()
         .doc("Share of a log that must be dirty before it is compacted."),
     Setting::new("log.cleaner.enable", Kind::Boolean, Some("true"))
-        .not_yet()
         .doc("Whether logs are compacted at all."),
     Setting::new(
         "log.cleaner.delete.retention.ms",
@@ -104,12 +97,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(0))
     .cluster_wide()
-    .not_yet()
     .doc("How long tombstones and transaction markers stay after compaction."),
     Setting::new("log.cleaner.min.compaction.lag.ms", Kind::Long, Some("0"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("Records younger than this are not compacted."),
     Setting::new(
         "log.cleaner.max.compaction.lag.ms",
@@ -118,7 +109,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .check(Check::AtLeast(1))
     .cluster_wide()
-    .not_yet()
     .doc("Records older than this are compacted whatever the dirty share."),
     Setting::new("num.partitions", Kind::Int, Some("1"))
         .check(Check::AtLeast(1))
