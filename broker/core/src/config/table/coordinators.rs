@@ -55,7 +55,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("5242880"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("Bytes read at a time when transactions are loaded."),
     Setting::new(
         "transaction.state.log.replication.factor",
@@ -87,7 +86,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("true"),
     )
     .cluster_wide()
-    .not_yet()
     .doc(
         "Whether the leader asks the coordinator if a partition belongs to a transaction \
              before it accepts records.",
@@ -110,7 +108,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("604800000"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("How long an idle transactional id is kept."),
     Setting::new("transaction.max.timeout.ms", Kind::Int, Some("900000"))
         .check(Check::AtLeast(1))
@@ -121,7 +118,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("10000"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("How often transactions that timed out are looked for."),
     Setting::new(
         "transaction.remove.expired.transaction.cleanup.interval.ms",
@@ -129,6 +125,5 @@ pub(super) const SETTINGS: &[Setting] = &[
         Some("3600000"),
     )
     .check(Check::AtLeast(1))
-    .not_yet()
     .doc("How often expired transactional ids are looked for."),
 ];
