@@ -10,6 +10,7 @@ use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{BatchBuilder, Compression};
 use barnabas_core::time::Now;
+use tokio::time::Instant;
 
 use crate::log::AppendError;
 use crate::replica::partition::PartitionAppendError;
@@ -56,11 +57,49 @@ pub enum Author {
     },
 }
 
+/// What is in the leader's log below an offset, whoever has written it, on its way to the replicas.
+pub struct Replicating {
+    partition: Arc<Partition>,
+    next_offset: Offset,
+}
+
+impl Replicating {
+    pub fn new(partition: Arc<Partition>, next_offset: Offset) -> Self {
+        Self {
+            partition,
+            next_offset,
+        }
+    }
+
+    /// Whether the in-sync replicas have it; `None` if that is not known yet.
+    pub fn settled(&self) -> Option<Result<(), PartitionError>> {
+        self.partition.replicated(self.next_offset)
+    }
+
+    /// Returns when the in-sync replicas have it, or it is known that they will not, or at the deadline.
+    pub async fn settle(&self, deadline: Instant) -> Result<(), PartitionError> {
+        let waiter = Waiter::new(0);
+        let _waiting = self
+            .partition
+            .wait(WaitFor::Offset(self.next_offset), &waiter);
+        let settled = async {
+            loop {
+                if let Some(result) = self.settled() {
+                    return result;
+                }
+                waiter.woken().await;
+            }
+        };
+        tokio::time::timeout_at(deadline, settled)
+            .await
+            .unwrap_or(Err(PartitionError::RequestTimedOut))
+    }
+}
+
 /// Where records are in the log, and how many replicas have to have them.
 pub struct Appended {
-    partition: Arc<Partition>,
     pub first_offset: Offset,
-    next_offset: Offset,
+    replicating: Replicating,
     waits_for_replicas: bool,
 }
 
@@ -103,49 +142,28 @@ pub fn append(
     };
     let info = partition.append_from_coordinator(&batch, admission, required_acks, now)?;
     Ok(Appended {
-        partition: Arc::clone(partition),
         first_offset: info.first_offset,
-        next_offset: info.last_offset + 1,
+        replicating: Replicating::new(Arc::clone(partition), info.last_offset + 1),
         waits_for_replicas: required_acks == -1,
     })
 }
 
 impl Appended {
-    /// What is in the log below `offset`, whoever has written it.
-    pub fn up_to(partition: &Arc<Partition>, offset: Offset) -> Self {
-        Self {
-            partition: Arc::clone(partition),
-            first_offset: offset,
-            next_offset: offset,
-            waits_for_replicas: true,
-        }
-    }
-
     /// Whether the records are safe; `None` if that is not known yet.
     pub fn settled(&self) -> Option<Result<(), WriteError>> {
         if !self.waits_for_replicas {
             return Some(Ok(()));
         }
-        let replicated = self.partition.replicated(self.next_offset)?;
+        let replicated = self.replicating.settled()?;
         Some(replicated.map_err(WriteError::Partition))
     }
 
     /// Returns when the records are safe, or it is known that they are not, or the time is over.
     pub async fn settle(&self, timeout: Duration) -> Result<(), WriteError> {
-        let waiter = Waiter::new(0);
-        let _waiting = self
-            .partition
-            .wait(WaitFor::Offset(self.next_offset), &waiter);
-        let settled = async {
-            loop {
-                if let Some(result) = self.settled() {
-                    return result;
-                }
-                waiter.woken().await;
-            }
-        };
-        tokio::time::timeout(timeout, settled)
-            .await
-            .unwrap_or(Err(WriteError::Partition(PartitionError::RequestTimedOut)))
+        if !self.waits_for_replicas {
+            return Ok(());
+        }
+        let replicated = self.replicating.settle(Instant::now() + timeout).await;
+        replicated.map_err(WriteError::Partition)
     }
 }

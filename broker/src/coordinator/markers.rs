@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barnabas_core::config::TimestampKind;
-use barnabas_core::ids::{Offset, TopicPartition};
+use barnabas_core::ids::TopicPartition;
 use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::validate::PreparedBatch;
@@ -16,12 +16,12 @@ use barnabas_core::records::{EndTransactionMarker, end_transaction_marker};
 use barnabas_core::time::Now;
 use tokio::time::Instant;
 
+use super::appending::Replicating;
 use super::{GroupCoordinator, OFFSETS_TOPIC};
 use crate::config::LiveConfig;
 use crate::log::AppendError;
 use crate::replica::partition::PartitionAppendError;
-use crate::replica::waiters::{WaitFor, Waiter};
-use crate::replica::{Partition, PartitionError, ReplicaManager};
+use crate::replica::{PartitionError, ReplicaManager};
 use crate::{clock, host};
 
 /// The end of one transaction on some partitions.
@@ -173,10 +173,7 @@ impl MarkerWriter {
             .inspect_err(|error| {
                 tracing::warn!(partition = %of, producer_id = marker.producer_id, %error, "a marker was not written");
             })?;
-        let replicating = Replicating {
-            partition,
-            next_offset: info.last_offset + 1,
-        };
+        let replicating = Replicating::new(partition, info.last_offset + 1);
         let completion = (&*of.topic == OFFSETS_TOPIC).then(|| {
             let (groups, number) = (Arc::clone(&self.groups), of.partition);
             let (producer_id, is_committed) = (marker.producer_id, marker.commit);
@@ -186,7 +183,7 @@ impl MarkerWriter {
             if let (Ok(()), Some(complete)) = (settled, completion) {
                 complete();
             }
-            return settled.map(|()| Pending::Nothing);
+            return settled.map(|()| Pending::Nothing).map_err(Into::into);
         }
         let Some(complete) = completion else {
             return Ok(Pending::Marker(replicating));
@@ -197,7 +194,7 @@ impl MarkerWriter {
             if settled.is_ok() {
                 complete();
             }
-            settled
+            settled.map_err(Into::into)
         })))
     }
 }
@@ -213,41 +210,10 @@ impl Pending {
     async fn settle(self, deadline: Instant) -> Result<(), MarkerError> {
         match self {
             Self::Nothing => Ok(()),
-            Self::Marker(replicating) => replicating.settle(deadline).await,
+            Self::Marker(replicating) => Ok(replicating.settle(deadline).await?),
             Self::Offsets(task) => task
                 .await
                 .unwrap_or(Err(PartitionError::NotLeaderOrFollower.into())),
         }
-    }
-}
-
-/// A marker in the leader's log.
-struct Replicating {
-    partition: Arc<Partition>,
-    next_offset: Offset,
-}
-
-impl Replicating {
-    fn settled(&self) -> Option<Result<(), MarkerError>> {
-        let replicated = self.partition.replicated(self.next_offset)?;
-        Some(replicated.map_err(MarkerError::Partition))
-    }
-
-    async fn settle(&self, deadline: Instant) -> Result<(), MarkerError> {
-        let waiter = Waiter::new(0);
-        let _waiting = self
-            .partition
-            .wait(WaitFor::Offset(self.next_offset), &waiter);
-        let settled = async {
-            loop {
-                if let Some(result) = self.settled() {
-                    return result;
-                }
-                waiter.woken().await;
-            }
-        };
-        tokio::time::timeout_at(deadline, settled)
-            .await
-            .unwrap_or(Err(PartitionError::RequestTimedOut.into()))
     }
 }

@@ -14,11 +14,12 @@ use barnabas_core::transaction::{
     Completion, Transaction, TransactionError, TransactionValue, TransactionalId,
 };
 use indexmap::IndexMap;
+use tokio::time::Instant;
 
 use super::completing::Completer;
 use super::loading;
 use crate::config::LiveConfig;
-use crate::coordinator::appending::{Appended, Author, KeyValue, WriteError, append};
+use crate::coordinator::appending::{Appended, Author, KeyValue, Replicating, WriteError, append};
 use crate::coordinator::shards::{self, Coordinated};
 use crate::log::AppendError;
 use crate::replica::{Partition, PartitionError};
@@ -160,14 +161,13 @@ impl Shard {
     /// Returns when everything below `end` is replicated: a decision that this broker alone has read could be lost
     /// with it, when some partitions have their markers. `false` if it is not the coordinator any more.
     async fn is_replicated(&self, end: Offset) -> bool {
-        let loaded = Appended::up_to(&self.partition, end);
+        let loaded = Replicating::new(Arc::clone(&self.partition), end);
         while self.is_active() {
-            match loaded.settle(self.patience()).await {
-                Ok(())
-                | Err(WriteError::Partition(PartitionError::NotEnoughReplicasAfterAppend)) => {
+            match loaded.settle(Instant::now() + self.patience()).await {
+                Ok(()) | Err(PartitionError::NotEnoughReplicasAfterAppend) => {
                     return self.is_active();
                 }
-                Err(WriteError::Partition(PartitionError::RequestTimedOut)) => {}
+                Err(PartitionError::RequestTimedOut) => {}
                 Err(error) => {
                     tracing::warn!(partition = %self.partition.topic_partition, %error, "cannot tell whether transactions are replicated");
                     tokio::time::sleep(Duration::from_millis(100)).await;
