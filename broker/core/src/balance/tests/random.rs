@@ -171,14 +171,8 @@ pub(super) fn even(brokers: usize, factor: usize, partitions: usize) -> Snapshot
                 let replicas: Vec<BrokerId> = (0..factor)
                     .map(|position| at(partition, position))
                     .collect();
-                // Topics of 200 partitions.
-                let topic = if partitions <= 200 {
-                    "t".to_owned()
-                } else {
-                    format!("t{}", partition / 200)
-                };
                 Partition {
-                    id: TopicPartition::new(topic, partition as i32 % 200),
+                    id: TopicPartition::new("t", partition as i32),
                     isr: replicas.clone(),
                     leader: Some(replicas[0]),
                     min_insync_replicas: 1,
