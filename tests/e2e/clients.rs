@@ -1,25 +1,12 @@
 //! Every standard client, unmodified and pinned: produce with each codec it has, consume from the
 //! beginning, an offset and a timestamp, and administrate topics.
 
-use std::process::Command;
-
-use barnabas_tests::tools::{repository, test_tool};
-
-use crate::client_program::{OneBroker, require_pass};
+use crate::client_program::{go, java, node, python, rust};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 
 fn steps(before: &[&'static str], after: &[&'static str]) -> Vec<&'static str> {
     [before, &CODECS, after].concat()
-}
-
-fn python(program: &str, steps: &[&str]) {
-    let one = OneBroker::start(|options| options);
-    let mut python = Command::new(test_tool("python/bin/python"));
-    python
-        .arg(repository().join("tests/clients/python").join(program))
-        .arg(one.broker.address());
-    require_pass(python.env("PYTHONDONTWRITEBYTECODE", "1"), steps);
 }
 
 #[test]
@@ -42,87 +29,50 @@ fn aiokafka() {
     python("aio.py", &steps(&[], &["idempotent", "admin", "group"]));
 }
 
-fn java(version: &str) {
-    let one = OneBroker::start(|options| options);
-    let tool = test_tool(&format!("java-{version}"));
-    let mut classes = tool.join("*").into_os_string();
-    classes.push(":");
-    classes.push(tool.join("classes"));
-    let mut java = Command::new("java");
-    java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-        .arg(classes);
-    java.arg("Client")
-        .arg(one.broker.address())
-        .arg(format!("java-{version}"));
-    require_pass(
-        &mut java,
-        &steps(
-            &[],
-            &[
-                "idempotent",
-                "fire and forget",
-                "admin",
-                "group",
-                "cooperative group",
-            ],
-        ),
-    );
+fn java_client(version: &str) {
+    let after = [
+        "idempotent",
+        "fire and forget",
+        "admin",
+        "group",
+        "cooperative group",
+    ];
+    java("Client", version, &steps(&[], &after));
 }
 
 #[test]
 fn java_2_8() {
-    java("2.8.2");
+    java_client("2.8.2");
 }
 
 #[test]
 fn java_3_9() {
-    java("3.9.1");
+    java_client("3.9.1");
 }
 
 #[test]
 fn java_4() {
-    java("4.4.0");
-}
-
-fn go(program: &str) {
-    let one = OneBroker::start(|options| options);
-    let mut go = Command::new(test_tool("go").join(program));
-    require_pass(
-        go.arg(one.broker.address()),
-        &steps(&[], &["idempotent", "admin", "group"]),
-    );
+    java_client("4.4.0");
 }
 
 #[test]
 fn franz_go() {
-    go("franz");
+    go("franz", &steps(&[], &["idempotent", "admin", "group"]));
 }
 
 #[test]
 fn sarama() {
-    go("sarama");
+    go("sarama", &steps(&[], &["idempotent", "admin", "group"]));
 }
 
 #[test]
 fn kafkajs() {
-    let one = OneBroker::start(|options| options);
-    let mut node = Command::new("node");
-    node.arg(repository().join("tests/clients/node/kafkajs.js"))
-        .arg(one.broker.address());
-    node.env("NODE_PATH", test_tool("node/node_modules"));
-    node.env("KAFKAJS_NO_PARTITIONER_WARNING", "1");
-    require_pass(
-        &mut node,
-        &["none", "gzip", "snappy", "idempotent", "admin", "group"],
-    );
+    let codecs_of_its_own = ["none", "gzip", "snappy"];
+    let after = ["idempotent", "admin", "group"];
+    node("kafkajs.js", &[&codecs_of_its_own[..], &after].concat());
 }
 
 #[test]
 fn rdkafka() {
-    let one = OneBroker::start(|options| options);
-    let mut client = Command::new(test_tool("rust/debug/rdkafka-client"));
-    require_pass(
-        client.arg(one.broker.address()),
-        &steps(&[], &["idempotent", "admin"]),
-    );
+    rust("rdkafka-client", &steps(&[], &["idempotent", "admin"]));
 }
