@@ -174,6 +174,12 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Ends everything at once and hands over the brokers' directory, which is removed when that is dropped.
+    pub fn abandon(self) -> tempfile::TempDir {
+        drop(self.nodes);
+        self.directory
+    }
+
     /// The ids of all brokers, running or not.
     pub fn ids(&self) -> Vec<i32> {
         self.nodes.keys().copied().collect()

@@ -9,6 +9,7 @@ use crate::run::{cargo, check, command, target};
 pub(crate) fn bench(words: Vec<String>) -> Result<()> {
     let mut arguments = Arguments::new(words);
     let quick = arguments.flag("--quick");
+    let ours = arguments.flag("--ours");
     let rows = arguments.rest()?;
     install::for_kafka()?;
     check(&mut cargo(&[
@@ -25,6 +26,9 @@ pub(crate) fn bench(words: Vec<String>) -> Result<()> {
     let mut bench = command(target().join("release/bench"), &[]);
     if quick {
         bench.arg("--quick");
+    }
+    if ours {
+        bench.arg("--ours");
     }
     check(bench.args(rows))
 }

@@ -43,6 +43,7 @@ cargo xtask <task>
   lint     rustfmt, clippy and cargo-deny, warnings denied
   bench    one load on Apache Kafka 3.9.1 and on Barnabas, side by side (target/bench.json)
              --quick                          a tenth of the load
+             --ours                           ours alone, without ratios: to see where time goes
              ROW ...                          these rows only, by name (latency-p99) or group (latency, many)
   fuzz     run the fuzz targets
              --seconds N                      for each target (30)

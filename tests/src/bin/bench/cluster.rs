@@ -8,6 +8,7 @@ use barnabas_tests::broker::BrokerKind;
 use barnabas_tests::cluster::{Cluster, ClusterOptions};
 use barnabas_tests::load::{self, Produce};
 use barnabas_tests::verify::{PartitionView, TopicPlan, Verifier, VerifierOptions, create_topic};
+use tempfile::TempDir;
 
 use crate::SETTLE;
 use crate::report::{Figure, Rows};
@@ -23,10 +24,14 @@ const PROGRESS: usize = 200;
 type View = BTreeMap<i32, PartitionView>;
 
 /// Three brokers, stage by stage, each stage on a cluster of its own.
+///
+/// Directories with many files go to `kept`: ext4 does not use an inode again within minutes of its deletion, and
+/// searches past every one of them whenever it makes a file, which would be counted against whoever comes next.
 pub(crate) fn run(
     kind: BrokerKind,
     sizes: &Sizes,
     rows: &Rows,
+    kept: &mut Vec<TempDir>,
     note: &mut impl FnMut(Figure, f64),
 ) -> Result<()> {
     use Figure::{
@@ -40,10 +45,10 @@ pub(crate) fn run(
         fail_over(kind, note).context("fail-over")?;
     }
     if rows.want(&[ManyInSync, ManyMemory, ManyIdleCpu, ManyRestart]) {
-        many_partitions(kind, sizes, note).context("many partitions")?;
+        many_partitions(kind, sizes, kept, note).context("many partitions")?;
     }
     if rows.want(&[ControllerFailOver]) {
-        controller(kind, sizes, note).context("fail-over of the controller")?;
+        controller(kind, sizes, kept, note).context("fail-over of the controller")?;
     }
     Ok(())
 }
@@ -124,6 +129,7 @@ fn fail_over(kind: BrokerKind, note: &mut impl FnMut(Figure, f64)) -> Result<()>
 fn many_partitions(
     kind: BrokerKind,
     sizes: &Sizes,
+    kept: &mut Vec<TempDir>,
     note: &mut impl FnMut(Figure, f64),
 ) -> Result<()> {
     let mut cluster = Cluster::start(&options(kind))?;
@@ -163,12 +169,18 @@ fn many_partitions(
     cluster.start_broker(victim)?;
     cluster.view().wait_for_isr("many", &ids, PATIENCE)?;
     note(Figure::ManyRestart, start.elapsed().as_secs_f64());
+    kept.push(cluster.abandon());
     Ok(())
 }
 
 /// The controller dies, and the partitions that it led have no other replica: the next one has read everything
 /// and told everybody when clients see who is controller and which partitions are offline.
-fn controller(kind: BrokerKind, sizes: &Sizes, note: &mut impl FnMut(Figure, f64)) -> Result<()> {
+fn controller(
+    kind: BrokerKind,
+    sizes: &Sizes,
+    kept: &mut Vec<TempDir>,
+    note: &mut impl FnMut(Figure, f64),
+) -> Result<()> {
     let mut cluster = Cluster::start(&options(kind))?;
     let ids = cluster.ids();
     let count = sizes.of_controller;
@@ -202,6 +214,7 @@ fn controller(kind: BrokerKind, sizes: &Sizes, note: &mut impl FnMut(Figure, f64
         std::thread::sleep(Duration::from_millis(20));
     }
     note(Figure::ControllerFailOver, start.elapsed().as_secs_f64());
+    kept.push(cluster.abandon());
     Ok(())
 }
 

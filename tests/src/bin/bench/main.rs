@@ -25,18 +25,26 @@ fn main() -> Result<()> {
     let (options, words): (Vec<String>, Vec<String>) = std::env::args()
         .skip(1)
         .partition(|word| word.starts_with('-'));
-    if let Some(unknown) = options.iter().find(|option| *option != "--quick") {
+    let known = ["--quick", "--ours"];
+    if let Some(unknown) = options.iter().find(|option| !known.contains(&option.as_str())) {
         bail!("unknown option {unknown}");
     }
     let rows = Rows::chosen(&words)?;
-    let quick = !options.is_empty();
+    let is_given = |name: &str| options.iter().any(|option| option == name);
+    let quick = is_given("--quick");
+    let kinds: &[BrokerKind] = if is_given("--ours") {
+        &[BrokerKind::Barnabas]
+    } else {
+        &[BrokerKind::Kafka, BrokerKind::Barnabas]
+    };
     let sizes = if quick { Sizes::quick() } else { Sizes::full() };
     let (single, others) = Figure::ALL.split_at(OF_ONE_BROKER);
     let (many, of_groups) = others.split_at(others.len() - OF_GROUPS);
     let mut report = Report::default();
     let mut failures = Vec::new();
+    let mut kept = Vec::new();
     for round in 1..=sizes.rounds {
-        for kind in [BrokerKind::Kafka, BrokerKind::Barnabas] {
+        for &kind in kinds {
             eprintln!("round {round} of {}: {kind:?}", sizes.rounds);
             let mut note = |figure: Figure, value: f64| {
                 if rows.want(&[figure]) {
@@ -49,7 +57,7 @@ fn main() -> Result<()> {
                 outcomes.push(stages::run(kind, &sizes, &rows, &mut note));
             }
             if rows.want(many) {
-                outcomes.push(cluster::run(kind, &sizes, &rows, &mut note));
+                outcomes.push(cluster::run(kind, &sizes, &rows, &mut kept, &mut note));
             }
             if rows.want(of_groups) {
                 outcomes.push(groups::run(kind, &sizes, &rows, &mut note));
