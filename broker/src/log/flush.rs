@@ -86,6 +86,9 @@ impl PartitionLog {
             return Ok(());
         }
         self.watch(self.active().sync_file())?;
+        if self.epochs_unsynced.swap(false, Ordering::AcqRel) {
+            self.watch(self.place().sync_file(LEADER_EPOCHS))?;
+        }
         self.watch(self.place().sync_directory(&self.directory()))?;
         self.settled();
         Ok(())

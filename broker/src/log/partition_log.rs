@@ -88,6 +88,8 @@ pub(super) struct Loaded {
     /// Where the files end and which there are is on disk. After a crash nobody knows: the last
     /// process may have died between a cut and its wait for the disk.
     pub(super) is_settled: bool,
+    /// The epoch checkpoint was written anew and may not be on disk.
+    pub(super) epochs_unsynced: bool,
     pub(super) topic_id: Option<TopicId>,
 }
 
@@ -122,7 +124,7 @@ impl PartitionLog {
             config: RwLock::new(config),
             segments: RwLock::new(loaded.segments),
             epochs: RwLock::new(loaded.epochs),
-            epochs_unsynced: AtomicBool::new(false),
+            epochs_unsynced: AtomicBool::new(loaded.epochs_unsynced),
             end: Mutex::new(end),
             log_start_offset: AtomicI64::new(loaded.log_start_offset),
             high_watermark: AtomicI64::new(loaded.log_start_offset),

@@ -262,12 +262,18 @@ impl Loader {
         self.epochs.truncate_from_end(log_end_offset);
         self.epochs
             .truncate_from_start(self.request.log_start_offset);
-        if self.stored_epochs.as_ref() != Some(&self.epochs) {
+        let are_epochs_written = self.stored_epochs.as_ref() != Some(&self.epochs);
+        // After an unclean stop the first write settles them, and until then the next start finds them again.
+        let durability = match self.request.stop {
+            Stop::Clean => Durability::Synced,
+            Stop::Unclean => Durability::Written,
+        };
+        if are_epochs_written {
             checkpoint::write_epochs(
                 &**self.request.place.files(),
                 &self.request.place.path(LEADER_EPOCHS),
                 self.epochs.entries(),
-                Durability::Synced,
+                durability,
             )?;
         }
         let bases: Vec<Offset> = self.segments.iter().map(|s| s.base_offset()).collect();
@@ -299,6 +305,7 @@ impl Loader {
             log_end_offset,
             recovery_point,
             is_settled: stop == Stop::Clean,
+            epochs_unsynced: are_epochs_written && durability == Durability::Written,
             topic_id,
         })
     }

@@ -26,7 +26,10 @@ fn main() -> Result<()> {
         .skip(1)
         .partition(|word| word.starts_with('-'));
     let known = ["--quick", "--ours"];
-    if let Some(unknown) = options.iter().find(|option| !known.contains(&option.as_str())) {
+    if let Some(unknown) = options
+        .iter()
+        .find(|option| !known.contains(&option.as_str()))
+    {
         bail!("unknown option {unknown}");
     }
     let rows = Rows::chosen(&words)?;
