@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cluster;
 pub mod debug_tree;
 pub mod ensemble;
+pub mod http;
 pub mod images;
 pub mod kubernetes;
 pub mod limits;

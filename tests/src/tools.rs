@@ -1,5 +1,6 @@
 //! What `cargo xtask install` put into `target/test-tools`, and the programs that cargo built.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -79,9 +80,24 @@ fn binary(name: &str, variable: &str) -> PathBuf {
 
 /// Java with everything of Apache Kafka 3.9.1 on its class path; a main class and arguments follow.
 pub fn kafka_java(options: &[&str]) -> Command {
+    java(options, test_tool("kafka").join("*").into_os_string())
+}
+
+/// Java with Kafka Streams, Connect, `MirrorMaker` 2 and the programs of `tests/clients/java/applications` on its
+/// class path; a main class and arguments follow.
+pub fn applications_java(options: &[&str]) -> Command {
+    let tool = test_tool("java-applications");
+    let mut classes = tool.join("*").into_os_string();
+    classes.push(":");
+    classes.push(tool.join("classes"));
+    let mut java = java(options, classes);
+    let logging = repository().join("tests/clients/java/applications/log4j.properties");
+    java.arg(format!("-Dlog4j.configuration=file:{}", logging.display()));
+    java
+}
+
+fn java(options: &[&str], classes: OsString) -> Command {
     let mut java = Command::new("java");
-    java.args(options)
-        .arg("-cp")
-        .arg(test_tool("kafka").join("*"));
+    java.args(options).arg("-cp").arg(classes);
     java
 }

@@ -102,6 +102,7 @@ pub(crate) fn for_tests() -> Result<()> {
     for version in JAVA_CLIENTS {
         java_client(version)?;
     }
+    java_applications()?;
     python()?;
     node()?;
     go()?;
@@ -170,32 +171,42 @@ fn kafka() -> Result<()> {
 
 /// The Java client program, compiled against one release of the client.
 fn java_client(version: &str) -> Result<()> {
-    let source = root().join("tests/clients/java/client");
-    let directory = test_tools().join(format!("java-{version}"));
-    let made_from = contents(&source)?;
-    part(
+    java_program(
         &format!("Java client {version}"),
-        &directory,
-        &made_from,
-        || {
-            jars(
-                &source,
-                &directory,
-                &[&format!("-Dkafka.version={version}")],
-            )?;
-            let mut javac = command("javac", &["-nowarn", "-cp"]);
-            javac
-                .arg(directory.join("*"))
-                .arg("-d")
-                .arg(directory.join("classes"));
-            for file in files_below(&source)? {
-                if file.extension() == Some(OsStr::new("java")) {
-                    javac.arg(file);
-                }
-            }
-            check_quietly(&mut javac)
-        },
+        "client",
+        &format!("java-{version}"),
+        &[&format!("-Dkafka.version={version}")],
     )
+}
+
+/// Kafka Streams with a program for it, Connect and what copies between clusters.
+fn java_applications() -> Result<()> {
+    java_program(
+        "Streams, Connect, MirrorMaker",
+        "applications",
+        "java-applications",
+        &[],
+    )
+}
+
+/// The program in a folder below `tests/clients/java`, compiled, with what its pom names.
+fn java_program(name: &str, folder: &str, tool: &str, options: &[&str]) -> Result<()> {
+    let source = root().join("tests/clients/java").join(folder);
+    let directory = test_tools().join(tool);
+    part(name, &directory, &contents(&source)?, || {
+        jars(&source, &directory, options)?;
+        let mut javac = command("javac", &["-nowarn", "-cp"]);
+        javac
+            .arg(directory.join("*"))
+            .arg("-d")
+            .arg(directory.join("classes"));
+        for file in files_below(&source)? {
+            if file.extension() == Some(OsStr::new("java")) {
+                javac.arg(file);
+            }
+        }
+        check_quietly(&mut javac)
+    })
 }
 
 /// Copies the jars of a pom's dependencies into `directory`.
