@@ -22,8 +22,8 @@ use flate2::read::GzDecoder;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, InitProducerIdRequest, JoinGroupRequest,
-    ListGroupsRequest, MetadataRequest, TopicName, TransactionalId,
+    CreateTopicsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, InitProducerIdRequest,
+    JoinGroupRequest, ListGroupsRequest, MetadataRequest, TopicName, TransactionalId,
 };
 use kafka_protocol::protocol::{Request as _, StrBytes};
 use serde::Deserialize;
@@ -77,7 +77,6 @@ fn every_recorded_request_is_answered_as_by_kafka() {
     let broker = options.start().unwrap();
     let sweep = read_sweep();
     let mut client = WireClient::connect(&broker.address()).unwrap();
-    let served = served_versions(&mut client);
     prepare(&mut client, &sweep);
     let mut substitutions = substitutions(&mut client, &sweep);
     substitutions.push(broker_epochs(&zookeeper, &sweep));
@@ -89,14 +88,6 @@ fn every_recorded_request_is_answered_as_by_kafka() {
             continue;
         };
         let deviation = deviation_of(case.key, case.version, &case.case);
-        let is_served = case.key.is_none_or(|key| served.contains_key(&key));
-        if !is_served && !case.closed {
-            *report
-                .not_served
-                .entry(case.api.clone().unwrap_or_default())
-                .or_default() += 1;
-            continue;
-        }
         let answer = if let Some(size) = request.strip_prefix("size field ") {
             lie_about_size(&broker, size.parse().unwrap())
         } else {
@@ -106,18 +97,24 @@ fn every_recorded_request_is_answered_as_by_kafka() {
         if case.key == Some(JoinGroupRequest::KEY) && case.case == "new member" {
             joined_at.get_or_insert_with(Instant::now);
         }
-        if case.key == Some(ListGroupsRequest::KEY)
-            && joined_at.is_some_and(|joined: Instant| joined.elapsed() > MEMBERS_LIVE)
+        // On a busy machine the members that joined are gone by now, and their groups' records say so.
+        let is_late = joined_at.is_some_and(|joined: Instant| joined.elapsed() > MEMBERS_LIVE);
+        if is_late
+            && matches!(
+                case.key,
+                Some(ListGroupsRequest::KEY | DescribeGroupsRequest::KEY)
+            )
         {
-            // The machine is too busy: the members that joined are gone by now.
             continue;
         }
-        let mut difference = differences(case, answer, &broker);
+        let passing = passing_topics(case, is_late);
+        let mut difference = differences(case, answer, &broker, passing);
         if !difference.is_empty() && case.key == Some(MetadataRequest::KEY) {
             // Topics that were just created appear when the controller has told everybody.
             let frame = substitute(hex(request), &substitutions);
             until(Duration::from_secs(5), || {
-                difference = differences(case, client.exchange(&frame).unwrap(), &broker);
+                let answer = client.exchange(&frame).unwrap();
+                difference = differences(case, answer, &broker, passing);
                 difference.is_empty().then_some(())
             });
         }
@@ -143,7 +140,7 @@ struct ApiVersionsCase {
     rv: i16,
 }
 
-/// The list of APIs may be shorter than Kafka's, but what stands in it must be equal, as all else.
+/// All APIs in all their versions are told as Kafka tells them.
 fn check_api_versions(client: &mut WireClient) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire/apiversions.json");
     let cases: Vec<ApiVersionsCase> =
@@ -153,27 +150,13 @@ fn check_api_versions(client: &mut WireClient) {
         let Answer::Frame(frame) = client.exchange(&hex(&request)).unwrap() else {
             panic!("closed for {request}");
         };
-        let mut ours = responses::decode(18, case.rv, frame).unwrap();
-        let mut theirs = responses::decode(18, case.rv, hex(&case.resp).into()).unwrap();
-        let apis = |tree: &mut Tree| match tree {
-            Tree::Fields(fields) => {
-                let list = fields
-                    .iter_mut()
-                    .find(|(name, _)| name == "api_keys")
-                    .unwrap();
-                std::mem::replace(&mut list.1, Tree::List(Vec::new()))
-            }
-            _ => panic!("no structure"),
+        let ours = responses::decode(18, case.rv, frame).unwrap();
+        let theirs = responses::decode(18, case.rv, hex(&case.resp).into()).unwrap();
+        let sorted = |mut tree: Tree| {
+            tree.sort();
+            tree.lines()
         };
-        let (our_apis, their_apis) = (apis(&mut ours), apis(&mut theirs));
-        assert_eq!(ours.lines(), theirs.lines(), "{request}");
-        let (Tree::List(our_apis), Tree::List(their_apis)) = (our_apis, their_apis) else {
-            panic!("no lists");
-        };
-        assert_eq!(our_apis.is_empty(), their_apis.is_empty(), "{request}");
-        for api in our_apis {
-            assert!(their_apis.contains(&api), "{api:?}");
-        }
+        assert_eq!(sorted(ours), sorted(theirs), "{request}");
     }
 }
 
@@ -181,7 +164,6 @@ fn check_api_versions(client: &mut WireClient) {
 #[derive(Default)]
 struct Report {
     equal: usize,
-    not_served: BTreeMap<String, usize>,
     deviating: BTreeMap<&'static str, usize>,
     failures: Vec<String>,
 }
@@ -212,11 +194,6 @@ impl Report {
         for (reason, count) in &self.deviating {
             println!("{count} deviate on purpose: {reason}");
         }
-        let not_served: usize = self.not_served.values().sum();
-        println!(
-            "{not_served} cases of APIs that are not served: {:?}",
-            self.not_served
-        );
     }
 }
 
@@ -224,15 +201,6 @@ fn read_sweep() -> Sweep {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire/sweep.json.gz");
     let file = File::open(path).unwrap();
     serde_json::from_reader(BufReader::new(GzDecoder::new(file))).unwrap()
-}
-
-fn served_versions(client: &mut WireClient) -> BTreeMap<i16, i16> {
-    let response = client.request(&ApiVersionsRequest::default(), 0).unwrap();
-    response
-        .api_keys
-        .iter()
-        .map(|api| (api.api_key, api.max_version))
-        .collect()
 }
 
 /// The state that the recording began with.
@@ -391,7 +359,7 @@ fn hex(text: &str) -> Vec<u8> {
 }
 
 /// What differs from Kafka's answer, in lines; empty if nothing does.
-fn differences(case: &Case, answer: Answer, broker: &Broker) -> String {
+fn differences(case: &Case, answer: Answer, broker: &Broker, passing: Passing) -> String {
     let frame = match (answer, case.closed) {
         (Answer::Closed, true) => return String::new(),
         (Answer::Closed, false) => return "  closed, but Kafka answers\n".to_owned(),
@@ -416,10 +384,25 @@ fn differences(case: &Case, answer: Answer, broker: &Broker) -> String {
         ours.keep_fields_of(&theirs);
     }
     for tree in [&mut ours, &mut theirs] {
+        tree.retain(&|_, item| !item.leaf("name").is_some_and(passing));
         tree.mask(&|field, leaf| mask(field, leaf, broker));
         tree.sort();
     }
     line_differences(&theirs.lines(), &ours.lines())
+}
+
+/// Whether what is told of a topic depends on how fast the machine is.
+type Passing = fn(&str) -> bool;
+
+fn passing_topics(case: &Case, is_late: bool) -> Passing {
+    match case.key {
+        // One that the request before asked for may or may not have been made already.
+        Some(MetadataRequest::KEY) if case.case.starts_with("all") => {
+            |name| name.contains("\"nope")
+        }
+        Some(DescribeLogDirsRequest::KEY) if is_late => |name| name.contains("__consumer_offsets"),
+        _ => |_| false,
+    }
 }
 
 /// What differs from run to run.

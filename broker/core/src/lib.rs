@@ -19,6 +19,7 @@
 //! | [`metadata`] | what a broker knows of the cluster |
 //! | [`partition`] | one partition on one broker: role, high watermark, ISR |
 //! | [`quota`] | how fast clients may be |
+//! | [`scram`] | credentials of users |
 //! | [`transaction`] | one transactional id on its coordinator |
 //! | [`znodes`] | what is kept in ZooKeeper: paths and data |
 
@@ -35,6 +36,7 @@ pub mod metadata;
 pub mod partition;
 pub mod quota;
 pub mod records;
+pub mod scram;
 pub mod time;
 pub mod transaction;
 pub mod znodes;

@@ -28,15 +28,15 @@ use kafka_protocol::messages::update_metadata_request::{
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AllocateProducerIdsResponse, AlterPartitionRequest,
     AlterPartitionResponse, BrokerId as WireBrokerId, ControlledShutdownRequest,
-    ControlledShutdownResponse, LeaderAndIsrRequest, LeaderAndIsrResponse, ProducerId,
-    StopReplicaRequest, StopReplicaResponse, TopicName as WireTopicName, UpdateMetadataRequest,
-    UpdateMetadataResponse,
+    ControlledShutdownResponse, EnvelopeRequest, LeaderAndIsrRequest, LeaderAndIsrResponse,
+    ProducerId, StopReplicaRequest, StopReplicaResponse, TopicName as WireTopicName,
+    UpdateMetadataRequest, UpdateMetadataResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::Context;
 use super::error_code::{NONE, ToErrorCode as _, code_of};
+use super::{Context, Reply};
 use crate::controller::ControlTarget as _;
 use crate::peer::security_protocol_of;
 
@@ -175,6 +175,12 @@ pub async fn alter_partition(
         Ok(altered) => altered_partitions(altered, context.version),
         Err(error) => AlterPartitionResponse::default().with_error_code(error.error_code()),
     }
+}
+
+/// `Envelope` (key 58, v0): a request that a broker forwards to a controller in `KRaft`. Nobody forwards any in
+/// `ZooKeeper` mode, so Kafka hangs up over it.
+pub async fn envelope(_request: EnvelopeRequest, _context: &Context<'_>) -> Reply {
+    Reply::Close
 }
 
 /// `AllocateProducerIds` (key 67, v0): a broker needs ids for its producers (KIP-730).

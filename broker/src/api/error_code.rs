@@ -13,6 +13,7 @@ use barnabas_core::partition::producers::ProducerError;
 use barnabas_core::quota::entity::{AlterQuotaError, QuotaFilterError};
 use barnabas_core::records::legacy::DownConversionError;
 use barnabas_core::records::validate::ProduceRejection;
+use barnabas_core::scram::ScramError;
 use barnabas_core::transaction::TransactionError;
 pub use kafka_protocol::ResponseError;
 
@@ -21,12 +22,16 @@ pub const INELIGIBLE_REPLICA: ResponseError = ResponseError::Unknown(107);
 pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
 pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
 pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
+use super::acls::AclError;
 use super::alter_configs::AlterConfigsError;
 use super::configs::DescribeConfigsError;
+use super::delegation_tokens::TokenError;
 use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
 use super::produce::ProduceError;
 use super::quotas::{AlterQuotasError, DescribeQuotasError};
+use super::sasl::SaslError;
+use super::scram::{AlterScramError, DescribeScramError};
 use crate::coordinator::markers::MarkerError;
 use crate::log::{AppendError, LogError};
 use crate::producer_ids::ProducerIdError;
@@ -92,6 +97,59 @@ impl ToErrorCode for PartitionError {
             Self::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
             Self::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
             Self::RequestTimedOut => ResponseError::RequestTimedOut,
+        }
+    }
+}
+
+impl ToErrorCode for AclError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NoAuthorizer | Self::NothingToDescribe => ResponseError::SecurityDisabled,
+        }
+    }
+}
+
+impl ToErrorCode for SaslError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::AlreadyAuthenticated => ResponseError::IllegalSaslState,
+        }
+    }
+}
+
+impl ToErrorCode for TokenError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NotAllowed => ResponseError::DelegationTokenRequestNotAllowed,
+            Self::OwnerWithoutType => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for DescribeScramError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Repeated(_) => ResponseError::DuplicateResource,
+            Self::UnknownUser(_) => ResponseError::ResourceNotFound,
+            Self::Read(_) => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for AlterScramError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Refused(error) => match error {
+                ScramError::UnknownMechanism => ResponseError::UnsupportedSaslMechanism,
+                ScramError::EmptyName
+                | ScramError::TooFewIterations
+                | ScramError::TooManyIterations => ResponseError::UnacceptableCredential,
+                ScramError::Repeated => ResponseError::DuplicateResource,
+                ScramError::NothingToDelete => ResponseError::ResourceNotFound,
+            },
+            Self::NotController => ResponseError::NotController,
+            Self::Write(ConfigWriteError::ControllerMoved) => ResponseError::StaleControllerEpoch,
+            Self::Read(_) | Self::Write(_) => ResponseError::UnknownServerError,
         }
     }
 }

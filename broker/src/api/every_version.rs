@@ -291,9 +291,10 @@ impl Subject {
 }
 
 /// Whether hanging up is the right answer: always for an envelope, as no request is forwarded without `KRaft`,
-/// and for a produce request with acks=0 (the made-up ones may have it) that fails.
+/// for a produce request with acks=0 (the made-up ones may have it) that fails, and for ACLs of unknown kinds.
 fn may_close(api: &Api, is_complete: bool) -> bool {
-    api.name == "Envelope" || api.name == "Produce" && !is_complete
+    let is_choosy = api.name == "Produce" || api.name.ends_with("Acls");
+    api.name == "Envelope" || is_choosy && !is_complete
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

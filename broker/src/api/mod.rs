@@ -6,6 +6,7 @@
 
 #![expect(clippy::unused_async, reason = "the table wants handlers of one shape")]
 
+pub mod acls;
 pub mod alter_configs;
 pub mod api_versions;
 pub mod call;
@@ -15,6 +16,7 @@ pub mod context;
 pub mod control;
 pub mod coordinators;
 pub mod decode;
+pub mod delegation_tokens;
 pub mod dispatch;
 pub mod elections;
 pub mod error_code;
@@ -31,6 +33,7 @@ pub mod offsets;
 pub mod produce;
 pub mod quotas;
 pub mod reassignment;
+pub mod sasl;
 pub mod scram;
 mod throttled;
 pub mod topics;
@@ -197,14 +200,14 @@ macro_rules! decoder {
     () => {
         decode::guarded
     };
-    ($decode:ident) => {
-        decode::$decode
+    ($($decode:ident)::+) => {
+        $($decode)::+
     };
 }
 
 /// `Name(Request) first..=last => handler`; `by` names a decoder of its own.
 macro_rules! api_table {
-    ($($name:ident($request:ident) $min:literal..=$max:literal $(by $decode:ident)? => $($handler:ident)::+,)*) => {
+    ($($name:ident($request:ident) $min:literal..=$max:literal $(by $($decode:ident)::+)? => $($handler:ident)::+,)*) => {
         /// All APIs of this broker.
         pub const API_TABLE: &[Api] = &[$(Api {
             key: <wire::$request as Request>::KEY,
@@ -216,7 +219,7 @@ macro_rules! api_table {
             handle: |body, context| {
                 Box::pin(async move {
                     let request: wire::$request =
-                        decoder!($($decode)?)(body, context.version)?;
+                        decoder!($($($decode)::+)?)(body, context.version)?;
                     let answer = $($handler)::+(request, &context).await;
                     Ok(answer.into_reply(<wire::$request as Request>::KEY, &context))
                 })
@@ -230,7 +233,7 @@ macro_rules! api_table {
 }
 
 api_table! {
-    Produce(ProduceRequest) 0..=11 by produce => produce::produce,
+    Produce(ProduceRequest) 0..=11 by decode::produce => produce::produce,
     Fetch(FetchRequest) 0..=17 => fetch::fetch,
     ListOffsets(ListOffsetsRequest) 0..=9 => offsets::list_offsets,
     Metadata(MetadataRequest) 0..=12 => metadata::metadata,
@@ -260,6 +263,15 @@ api_table! {
     ListTransactions(ListTransactionsRequest) 0..=1 => transactions::list_transactions,
     WriteTxnMarkers(WriteTxnMarkersRequest) 0..=1 => txn_markers::write_markers,
     TxnOffsetCommit(TxnOffsetCommitRequest) 0..=4 => txn_offsets::txn_offset_commit,
+    SaslHandshake(SaslHandshakeRequest) 0..=1 => sasl::handshake,
+    SaslAuthenticate(SaslAuthenticateRequest) 0..=2 => sasl::authenticate,
+    DescribeAcls(DescribeAclsRequest) 0..=3 by acls::decode_description => acls::describe_acls,
+    CreateAcls(CreateAclsRequest) 0..=3 by acls::decode_creations => acls::create_acls,
+    DeleteAcls(DeleteAclsRequest) 0..=3 by acls::decode_filters => acls::delete_acls,
+    CreateDelegationToken(CreateDelegationTokenRequest) 0..=3 => delegation_tokens::create,
+    RenewDelegationToken(RenewDelegationTokenRequest) 0..=2 => delegation_tokens::renew,
+    ExpireDelegationToken(ExpireDelegationTokenRequest) 0..=2 => delegation_tokens::expire,
+    DescribeDelegationToken(DescribeDelegationTokenRequest) 0..=3 => delegation_tokens::describe,
     DescribeConfigs(DescribeConfigsRequest) 0..=4 => configs::describe_configs,
     AlterConfigs(AlterConfigsRequest) 0..=2 => alter_configs::alter_configs,
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest) 0..=1 => alter_configs::incremental_alter_configs,
@@ -272,8 +284,10 @@ api_table! {
     DescribeClientQuotas(DescribeClientQuotasRequest) 0..=1 => quotas::describe_client_quotas,
     AlterClientQuotas(AlterClientQuotasRequest) 0..=1 => quotas::alter_client_quotas,
     DescribeUserScramCredentials(DescribeUserScramCredentialsRequest) 0..=0 => scram::describe_user_scram_credentials,
+    AlterUserScramCredentials(AlterUserScramCredentialsRequest) 0..=0 => scram::alter_user_scram_credentials,
     AlterPartition(AlterPartitionRequest) 0..=3 => control::alter_partition,
     UpdateFeatures(UpdateFeaturesRequest) 0..=1 => features::update_features,
+    Envelope(EnvelopeRequest) 0..=0 => control::envelope,
     DescribeCluster(DescribeClusterRequest) 0..=1 => cluster::describe_cluster,
     DescribeProducers(DescribeProducersRequest) 0..=0 => offsets::describe_producers,
     AllocateProducerIds(AllocateProducerIdsRequest) 0..=0 => control::allocate_producer_ids,
