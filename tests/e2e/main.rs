@@ -16,6 +16,7 @@ mod hanging_transactions;
 mod kcat;
 mod kill_loop;
 mod many_partitions;
+mod mirror;
 mod reassignment;
 mod replicas;
 mod streams;
