@@ -16,6 +16,7 @@
 //! | [`election`] | who of several operators acts |
 //! | [`settings`], [`metrics`], [`http`] | settings; figures; pages |
 //! | [`run`] | the order of starting and stopping |
+//! | [`hooks`] | what the chart runs beside: racks, `helm test`, scaling in |
 
 pub mod admin;
 pub mod balance_command;
@@ -24,6 +25,7 @@ pub mod brokers;
 pub mod cluster;
 pub mod controller;
 pub mod election;
+pub mod hooks;
 pub mod http;
 pub mod metrics;
 pub mod moves;
@@ -33,3 +35,14 @@ pub mod settings;
 pub mod signals;
 pub mod topic;
 pub mod zookeeper;
+
+use anyhow::Context as _;
+
+/// A client of the API server: of the cluster that this runs in, or of the kubeconfig.
+pub async fn client() -> anyhow::Result<kube::Client> {
+    // Two providers are compiled in, so one has to be chosen. An error means that it was.
+    let provider = tokio_rustls::rustls::crypto::ring::default_provider();
+    drop(provider.install_default());
+    let client = kube::Client::try_default().await;
+    client.context("finding the API server (in-cluster environment or kubeconfig)")
+}

@@ -9,7 +9,7 @@ use barnabas_operator::admin::Admin;
 use barnabas_operator::balance_command::{self, BalanceArgs};
 use barnabas_operator::cluster::Cluster;
 use barnabas_operator::settings::Settings;
-use barnabas_operator::{resource, run, topic};
+use barnabas_operator::{client, hooks, resource, run, topic};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -33,6 +33,12 @@ enum Command {
     Balance(Box<BalanceArgs>),
     /// Write Topic resources for the topics that exist, to standard output.
     ExportTopics(Common),
+    /// Try a cluster out: records there and back, a Topic, the operator's pages. What `helm test` runs.
+    Try(hooks::TrialArgs),
+    /// Let the brokers with the highest ids go once they are empty. What `helm upgrade` runs first.
+    ScaleIn(hooks::ScaleInArgs),
+    /// Complete a broker's settings by the zone of its node.
+    Rack(hooks::RackArgs),
     /// Write the definition of the Topic resource, generated from the types.
     Crdgen {
         /// Where to; `-` for standard output.
@@ -136,7 +142,14 @@ fn main() -> anyhow::Result<()> {
             }
             Command::Release(common) => {
                 common.log()?;
-                run::release(&common.settings()?, client().await?).await
+                // Whatever happens: an uninstall must not fail because of this.
+                if let Err(error) = release(&common).await {
+                    tracing::warn!(
+                        "Topics may keep their finalizer {}: {error:#}",
+                        resource::FINALIZER
+                    );
+                }
+                Ok(())
             }
             Command::Balance(args) => {
                 let filter = EnvFilter::try_new(&args.log).context("--log")?;
@@ -148,17 +161,33 @@ fn main() -> anyhow::Result<()> {
                 common.log()?;
                 export(&common).await
             }
+            Command::Try(args) => {
+                log_text()?;
+                hooks::trial(&args).await
+            }
+            Command::ScaleIn(args) => {
+                log_text()?;
+                hooks::scale_in(&args, client().await?).await
+            }
+            Command::Rack(args) => {
+                log_text()?;
+                hooks::rack(&args, client().await?).await
+            }
             Command::Crdgen { .. } => Ok(()),
         }
     })
 }
 
-async fn client() -> anyhow::Result<kube::Client> {
-    // Two providers are compiled in, so one has to be chosen. An error means that it was.
-    let provider = tokio_rustls::rustls::crypto::ring::default_provider();
-    drop(provider.install_default());
-    let client = kube::Client::try_default().await;
-    client.context("finding the API server (in-cluster environment or kubeconfig)")
+async fn release(common: &Common) -> anyhow::Result<()> {
+    run::release(&common.settings()?, client().await?).await
+}
+
+/// For people who look at what a hook says.
+fn log_text() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new("info").context("log")?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter);
+    logs.with_writer(std::io::stderr).init();
+    Ok(())
 }
 
 async fn export(common: &Common) -> anyhow::Result<()> {

@@ -34,9 +34,12 @@ const DEFINITION: Duration = Duration::from_secs(60);
 const FINISH: Duration = Duration::from_secs(8);
 /// An uninstall that began earlier than this is over.
 const RELEASE_VALID: Duration = Duration::from_secs(600);
+/// An uninstall waits for this, within the minute that the whole may take.
+const RELEASE_LIMIT: Duration = Duration::from_secs(40);
 
 /// Runs until a signal comes or the Lease is lost; the latter is an error.
 pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()> {
+    let begun = Timestamp::now();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let metrics = Arc::new(Metrics::default());
@@ -103,7 +106,7 @@ pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()>
     let moving = start_mover(&context, &registered, leader.as_ref())?;
     let wishing = leader
         .as_ref()
-        .map(|leader| tokio::spawn(follow_wishes(context.clone(), leader)));
+        .map(|leader| tokio::spawn(follow_wishes(context.clone(), leader, begun)));
     acts_sender.send_replace(true);
 
     let mut leader = leader;
@@ -231,6 +234,7 @@ async fn wait_for_definition(client: &kube::Client, settings: &Settings) -> anyh
 fn follow_wishes(
     context: Arc<Context>,
     leader: &Leader,
+    begun: Timestamp,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut wishes = leader.wishes();
     async move {
@@ -244,7 +248,7 @@ fn follow_wishes(
                 });
             }
             let release = now.release;
-            let is_released = release.as_deref().is_some_and(is_recent);
+            let is_released = release.as_deref().is_some_and(|time| is_meant(time, begun));
             if context.is_released.swap(is_released, Ordering::Relaxed) != is_released {
                 warn!(is_released, "uninstalling: resources go, topics stay");
                 let claimed: Vec<String> =
@@ -258,10 +262,12 @@ fn follow_wishes(
     }
 }
 
-fn is_recent(time: &str) -> bool {
+/// Whether an uninstall that began at `time` is about the operator that began at `begun`: the Lease outlives both, and
+/// somebody who installs anew right afterwards means it.
+fn is_meant(time: &str, begun: Timestamp) -> bool {
     time.parse::<Timestamp>().is_ok_and(|at| {
         let age = Timestamp::now().duration_since(at);
-        age.unsigned_abs() < RELEASE_VALID
+        age.unsigned_abs() < RELEASE_VALID && at >= begun
     })
 }
 
@@ -281,29 +287,44 @@ pub async fn release(settings: &Settings, client: kube::Client) -> anyhow::Resul
     {
         warn!(%error, "no running operator can be told");
     }
-    let until = Instant::now() + Duration::from_secs(50);
-    let mut quiet = 0;
-    while quiet < 3 && Instant::now() < until {
-        let mut held = 0;
-        for namespace in settings.namespaces() {
-            let api: Api<Topic> = match &namespace {
-                Some(namespace) => Api::namespaced(client.clone(), namespace),
-                None => Api::all(client.clone()),
+    let all = async {
+        let mut quiet = 0;
+        while quiet < 3 {
+            quiet = match let_go(settings, &client).await {
+                Ok(0) => quiet + 1,
+                Ok(_) => 0,
+                Err(error) => {
+                    warn!(%error, "Topics cannot be listed; trying again");
+                    0
+                }
             };
-            let listed = match api.list(&ListParams::default()).await {
-                Ok(listed) => listed,
-                Err(kube::Error::Api(status)) if status.code == 404 => continue,
-                Err(error) => return Err(error.into()),
-            };
-            for topic in listed.items.iter().filter(|topic| topic.has_finalizer()) {
-                held += 1;
-                remove_finalizer(&client, topic).await;
-            }
+            sleep(Duration::from_secs(1)).await;
         }
-        quiet = if held == 0 { quiet + 1 } else { 0 };
-        sleep(Duration::from_secs(1)).await;
+    };
+    let limit = RELEASE_LIMIT.as_secs();
+    let done = tokio::time::timeout(RELEASE_LIMIT, all).await;
+    done.with_context(|| format!("not done after {limit} s"))
+}
+
+/// Takes the finalizer off all Topics that have it; how many did.
+async fn let_go(settings: &Settings, client: &kube::Client) -> kube::Result<usize> {
+    let mut held = 0;
+    for namespace in settings.namespaces() {
+        let api: Api<Topic> = match &namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        let listed = match api.list(&ListParams::default()).await {
+            Ok(listed) => listed,
+            Err(kube::Error::Api(status)) if status.code == 404 => continue,
+            Err(error) => return Err(error),
+        };
+        for topic in listed.items.iter().filter(|topic| topic.has_finalizer()) {
+            held += 1;
+            remove_finalizer(client, topic).await;
+        }
     }
-    Ok(())
+    Ok(held)
 }
 
 async fn remove_finalizer(client: &kube::Client, topic: &Topic) {

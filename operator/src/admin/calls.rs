@@ -47,7 +47,7 @@ fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-fn topic(name: &str) -> WireTopic {
+pub(super) fn topic(name: &str) -> WireTopic {
     WireTopic(text(name))
 }
 
@@ -79,7 +79,7 @@ fn is_elsewhere(codes: impl IntoIterator<Item = i16>) -> bool {
     codes.peek().is_some() && codes.all(|code| code == NOT_CONTROLLER)
 }
 
-fn refused(code: i16, message: Option<&StrBytes>) -> Result<(), AdminError> {
+pub(super) fn refused(code: i16, message: Option<&StrBytes>) -> Result<(), AdminError> {
     ItemError::check(code, message).map_err(|item| AdminError::Refused {
         error: item.error,
         message: item.message,

@@ -10,6 +10,7 @@ mod calls;
 mod connection;
 mod error;
 mod options;
+mod records;
 mod sasl;
 mod tls;
 mod types;

@@ -186,7 +186,12 @@ impl Kubernetes {
             .state()
             .into_iter()
             .find(|set| set.name_any() == self.set);
-        let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+        // One above the last ordinal; the first need not be 0.
+        let wanted = set.as_ref().and_then(|set| {
+            let spec = set.spec.as_ref()?;
+            let first = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
+            Some(spec.replicas? + first.unwrap_or(0))
+        });
         if let Some(status) = set.as_ref().and_then(|set| set.status.as_ref()) {
             seen.is_rollout = status.update_revision.is_some()
                 && status.current_revision.is_some()
