@@ -45,7 +45,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* An image; call with (dict "root" $ "image" .Values.image.broker) */}}
 {{- define "barnabas.image" -}}
 {{- $repository := .image.repository -}}
-{{- if .root.Values.image.registry -}}{{- $repository = printf "%s/%s" .root.Values.image.registry .image.repository -}}{{- end -}}
+{{- /* A repository that names its registry, as docker.io/library/zookeeper does, stays as it is. */ -}}
+{{- if and .root.Values.image.registry (not (regexMatch "^(localhost|[^/]*[.:][^/]*)/" $repository)) -}}{{- $repository = printf "%s/%s" .root.Values.image.registry .image.repository -}}{{- end -}}
 {{- if .image.digest -}}{{ $repository }}@{{ .image.digest }}
 {{- else -}}{{ $repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end -}}
@@ -92,6 +93,11 @@ capabilities: {drop: [ALL]}
 {{/* Whether brokers have a label with their zone: the API server copies a node's from 1.35 on */}}
 {{- define "barnabas.rackFromLabel" -}}
 {{- if or (eq .Values.rack.source "podLabel") (and (eq .Values.rack.source "auto") (semverCompare ">=1.35-0" .Capabilities.KubeVersion.Version)) -}}true{{- end -}}
+{{- end -}}
+
+{{/* Whether an init container looks the zone of the node up */}}
+{{- define "barnabas.rackFromNode" -}}
+{{- if or (eq .Values.rack.source "init") (and (eq .Values.rack.source "auto") (not (include "barnabas.rackFromLabel" .)) .Values.rbac.create .Values.rbac.clusterScope) -}}true{{- end -}}
 {{- end -}}
 
 {{/* What the schema cannot say */}}
