@@ -6,4 +6,7 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod bundled;
+mod clients;
 mod life;
+mod release;

@@ -11,10 +11,18 @@ use std::{env, fs};
 use anyhow::{Context, Result, ensure};
 use barnabas_tests::images::{Image, sbom};
 
-/// Package and ports; the binary has the package's name.
-const PROGRAMS: [(&str, &[u16]); 2] = [
-    ("barnabas-broker", &[9092, 9404]),
-    ("barnabas-operator", &[9404]),
+/// Package, what it is, and ports; the binary has the package's name.
+const PROGRAMS: [(&str, &str, &[u16]); 2] = [
+    (
+        "barnabas-broker",
+        "A broker that is Apache Kafka 3.9 in ZooKeeper mode",
+        &[9092, 9404],
+    ),
+    (
+        "barnabas-operator",
+        "Keeps topics and replicas of a Kafka cluster as described",
+        &[9404],
+    ),
 ];
 
 fn main() -> Result<()> {
@@ -25,12 +33,14 @@ fn main() -> Result<()> {
         anyhow::bail!("{usage}");
     };
     fs::create_dir_all(&output).with_context(|| output.display().to_string())?;
-    for (program, ports) in PROGRAMS {
+    for (program, description, ports) in PROGRAMS {
         let name = format!("localhost/{program}:{}", tag.display());
         let binary = stripped(&binaries.join(program), &output.join("stripped"))?;
         let mut image = Image::of_program(&name, program, binary, ports.to_vec(), &sbom(program)?);
         let version = "org.opencontainers.image.version".to_owned();
         image.labels.push((version, tag.display().to_string()));
+        let label = "org.opencontainers.image.description".to_owned();
+        image.labels.push((label, description.to_owned()));
         let archive = output.join(format!("{program}.tar"));
         let digest = image.write(&output.join(program), &archive)?;
         let size = fs::metadata(&archive)?.len();

@@ -23,6 +23,8 @@ pub fn sbom(name: &str) -> Result<Value> {
     let mut crates: Vec<(&str, &str, &str)> = text.lines().filter_map(parsed).collect();
     crates.sort_unstable();
     crates.dedup();
+    let root = crates.iter().find(|(crate_name, ..)| *crate_name == name);
+    let root = root.map(|(name, version, _)| id(name, version));
     let packages: Vec<Value> = crates.into_iter().map(package).collect();
     Ok(json!({
         "spdxVersion": "SPDX-2.3",
@@ -31,6 +33,7 @@ pub fn sbom(name: &str) -> Result<Value> {
         "name": name,
         "documentNamespace": format!("https://barnabas.dev/sbom/{name}"),
         "creationInfo": {"created": "1970-01-01T00:00:00Z", "creators": ["Tool: cargo xtask images"]},
+        "documentDescribes": root.into_iter().collect::<Vec<_>>(),
         "packages": packages,
     }))
 }
@@ -44,6 +47,10 @@ fn parsed(line: &str) -> Option<(&str, &str, &str)> {
     Some((name, version, license))
 }
 
+fn id(name: &str, version: &str) -> String {
+    format!("SPDXRef-{name}-{version}").replace(['_', '+'], "-")
+}
+
 fn package((name, version, license): (&str, &str, &str)) -> Value {
     let license = if license.is_empty() || license.contains('/') {
         "NOASSERTION"
@@ -51,7 +58,7 @@ fn package((name, version, license): (&str, &str, &str)) -> Value {
         license
     };
     json!({
-        "SPDXID": format!("SPDXRef-{name}-{version}").replace(['_', '+'], "-"),
+        "SPDXID": id(name, version),
         "name": name,
         "versionInfo": version,
         "downloadLocation": "NOASSERTION",

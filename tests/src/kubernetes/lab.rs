@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::control_plane::{ControlPlane, Options};
+use super::control_plane::{ControlPlane, Options, succeed};
 use super::lab_network::LabNetwork;
 use super::node::{Node, kube_proxy};
+use super::toolbox::toolbox;
 use crate::images::{Entry, Image};
 use crate::network::Machine;
 use crate::server_process::{ServerProcess, launched};
@@ -25,7 +26,7 @@ const SYSCTLS: [&str; 3] = [
     "kernel/panic",
     "kernel/panic_on_oops",
 ];
-const VOLUMES_OF_A_NODE: u8 = 3;
+const VOLUMES_OF_A_NODE: u8 = 6;
 
 /// A running cluster; dropping it ends its processes and removes its network. Its fields are dropped in their order.
 #[derive(Debug)]
@@ -41,7 +42,8 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts a control plane and `nodes` nodes that have `images`, and waits until all are ready.
+    /// Starts a control plane and `nodes` nodes that have `images` and the [`super::TOOLBOX`], and waits until all are
+    /// ready.
     pub fn start(nodes: u8, images: &[PathBuf]) -> Result<Lab> {
         // Paths of sockets must be short.
         let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp")?;
@@ -56,13 +58,15 @@ impl Lab {
         let plane = ControlPlane::start_with(&at, &options)?;
         let pause = at.join("pause.tar");
         busybox()?.write(&at.join("pause"), &pause)?;
+        let tools = at.join("toolbox.tar");
+        toolbox(&at)?.write(&at.join("toolbox"), &tools)?;
         let mut lab = Lab {
             nodes: Vec::new(),
             helpers: Vec::new(),
             plane,
             network,
             _sysctls: sysctls,
-            images: [&[pause], images].concat(),
+            images: [&[pause, tools], images].concat(),
             directory,
         };
         lab.start_name_service()?;
@@ -86,6 +90,17 @@ impl Lab {
     /// Starts a node again after [`Node::power_off`].
     pub fn power_on(&mut self, index: usize) -> Result<()> {
         self.nodes[index].power_on(&[])
+    }
+
+    /// Gives an image that all nodes have another name.
+    pub fn tag(&self, image: &str, name: &str) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| node.tag(image, name))
+    }
+
+    /// What `program` prints where clients are that are outside the pods' network; an error with all that it says if
+    /// it fails.
+    pub fn outside(&self, program: Command) -> Result<String> {
+        succeed(&mut launched(&self.hub().launcher(), program))
     }
 
     /// Kills the processes called `program` in the pod with this uid; returns how many.
@@ -223,24 +238,27 @@ impl Lab {
 
 /// The image that holds a pod's namespaces, and of pods that try things out: a shell.
 fn busybox() -> Result<Image> {
-    let binary = fs::read("/bin/busybox").context("/bin/busybox: install busybox-static")?;
-    let mut entries = vec![
-        Entry::file("bin/busybox", 0o755, binary),
-        Entry::directory("tmp", 0o1777),
-    ];
-    entries.extend(
-        ["sh", "sleep", "wget", "nc", "nslookup", "cat"]
-            .map(|name| Entry::link(&format!("bin/{name}"), "busybox")),
-    );
     Ok(Image {
         name: "localhost/pause:lab".to_owned(),
-        entries,
+        entries: shell()?,
         entrypoint: ["/bin/sleep", "2147483647"].map(str::to_owned).to_vec(),
         environment: vec!["PATH=/bin".to_owned()],
         ports: Vec::new(),
         labels: Vec::new(),
         is_root: true,
     })
+}
+
+/// What an image needs for a shell.
+pub(super) fn shell() -> Result<Vec<Entry>> {
+    let binary = fs::read("/bin/busybox").context("/bin/busybox: install busybox-static")?;
+    let links = ["sh", "sleep", "wget", "nc", "nslookup", "cat"];
+    let links = links.map(|name| Entry::link(&format!("bin/{name}"), "busybox"));
+    let entries = vec![
+        Entry::file("bin/busybox", 0o755, binary),
+        Entry::directory("tmp", 0o1777),
+    ];
+    Ok(entries.into_iter().chain(links).collect())
 }
 
 /// Settings of the whole machine, put back when dropped.

@@ -6,7 +6,9 @@ mod kubeconfig;
 mod lab;
 mod lab_network;
 mod node;
+mod toolbox;
 
 pub use control_plane::{ControlPlane, Options};
 pub use lab::Lab;
 pub use node::Node;
+pub use toolbox::TOOLBOX;

@@ -34,9 +34,8 @@ pub(crate) fn make(is_debug: bool, tag: &str) -> Result<()> {
     }
     check(build.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", STATIC))?;
     let profile = if is_debug { "debug" } else { "release" };
-    let mut write = cargo(&["run", "--quiet", "--locked", "--package", "barnabas-tests"]);
+    let mut write = cargo(&["run", "--quiet", "--locked", "--bin", "images", "--"]);
     write
-        .args(["--bin", "images", "--"])
         .arg(target().join(TRIPLE).join(profile))
         .arg(target().join("images"))
         .arg(tag);

@@ -12,6 +12,9 @@ use crate::run::{cargo, check_quietly, command, on_path, output, root, test_tool
 /// The releases of the Java client that the tests run, and that share one program.
 const JAVA_CLIENTS: [&str; 3] = ["2.8.2", "3.9.1", "4.4.0"];
 
+/// The release that runs in pods.
+const CLIENT_OF_PODS: &str = "3.9.1";
+
 /// A need, and Debian's package that meets it.
 type Need = (Presence, &'static str);
 
@@ -42,11 +45,15 @@ const SERVERS: &[Need] = &[
     (Presence::File("/usr/share/java/zookeeper.jar"), "zookeeper"),
 ];
 const MAVEN: Need = (Presence::Program("mvn"), "maven");
-const TEST_PROGRAMS: &[Need] = &[
+/// What clients in Java and Python are made with.
+const CLIENT_PROGRAMS: &[Need] = &[
     (Presence::Program("javac"), "default-jdk-headless"),
+    (Presence::Program("jlink"), "default-jdk-headless"),
     MAVEN,
-    (Presence::Program("kcat"), "kcat"),
     (Presence::PythonModule("ensurepip"), "python3-venv"),
+];
+const TEST_PROGRAMS: &[Need] = &[
+    (Presence::Program("kcat"), "kcat"),
     (Presence::Program("node"), "nodejs"),
     (Presence::Program("npm"), "npm"),
     (Presence::Program("go"), "golang-go"),
@@ -91,13 +98,15 @@ pub(crate) fn for_kafka() -> Result<()> {
 
 /// A Kubernetes with real nodes.
 pub(crate) fn for_nodes() -> Result<()> {
-    packages(&[SERVERS, NODE_PROGRAMS].concat())?;
+    packages(&[SERVERS, NODE_PROGRAMS, CLIENT_PROGRAMS].concat())?;
+    java_client(CLIENT_OF_PODS)?;
+    python()?;
     crate::kubernetes::install()
 }
 
 /// Everything the tests need.
 pub(crate) fn for_tests() -> Result<()> {
-    packages(&[SERVERS, TEST_PROGRAMS].concat())?;
+    packages(&[SERVERS, CLIENT_PROGRAMS, TEST_PROGRAMS].concat())?;
     kafka()?;
     for version in JAVA_CLIENTS {
         java_client(version)?;

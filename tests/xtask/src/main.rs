@@ -40,6 +40,7 @@ cargo xtask <task>
              --judge                          run the client tests against Apache Kafka 3.9.1 instead
              NAME                             only tests whose name contains NAME
              kubernetes                       the chart on a cluster with four real nodes (root; not part of the others)
+             kubernetes --release             the same with the images that ship
   lint     rustfmt, clippy and cargo-deny, warnings denied
   bench    one load on Apache Kafka 3.9.1 and on Barnabas, side by side (target/bench.json)
              --quick                          a tenth of the load

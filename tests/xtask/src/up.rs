@@ -118,10 +118,11 @@ fn up_kubernetes(profile: Profile) -> Result<()> {
         "build",
         "--quiet",
         "--locked",
-        "--package",
-        "barnabas-tests",
+        "--workspace",
+        "--bin",
+        "kubernetes",
     ]);
-    check(build.args(["--bin", "kubernetes"]))?;
+    check(&mut build)?;
     let server = server("kubernetes", 1)?;
     let ready = server.directory.join("ready");
     if server.process_id().is_none() {
