@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::error::{AppendError, LogError, StorageError};
 use super::partition_log::{LogEnd, PartitionLog, Writer, jitter_ms};
+use super::place::reaches;
 use super::producer_state::{ProducerState, producer_batch};
 use super::scan::ScanError;
 use super::segment::{RollRules, Segment, SegmentAppend};
@@ -253,7 +254,15 @@ impl PartitionLog {
             },
         })?;
         if is_full {
-            Ok(self.watch(self.roll(writer, summary.first_offset, now.wall_clock_ms))?)
+            // Kafka begins the segment with the first batch. A follower of a compacted log would have
+            // gaps between its segments by that, which recovery could not tell from a loss.
+            let end_offset = self.log_end_offset();
+            let base_offset = if reaches(end_offset, summary.last_offset) {
+                end_offset
+            } else {
+                summary.first_offset
+            };
+            Ok(self.watch(self.roll(writer, base_offset, now.wall_clock_ms))?)
         } else {
             Ok(active)
         }

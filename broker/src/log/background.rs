@@ -133,8 +133,8 @@ impl Background {
         }
     }
 
-    /// Drops waiting jobs and waits for the one that runs.
-    pub(crate) fn close(&self) {
+    /// Drops waiting jobs; the one that runs is the last.
+    pub(crate) fn end(&self) {
         {
             let mut queue = self.queue();
             queue.is_closed = true;
@@ -142,6 +142,18 @@ impl Background {
         }
         self.changed.notify_all();
         self.changed_for_task.notify_one();
+    }
+
+    /// Whether the thread that was told to end has done so.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread()
+            .as_ref()
+            .is_none_or(std::thread::JoinHandle::is_finished)
+    }
+
+    /// Drops waiting jobs and waits for the one that runs.
+    pub(crate) fn close(&self) {
+        self.end();
         let thread = self.thread().take();
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()

@@ -112,9 +112,11 @@ impl PartitionLog {
     /// Lowers the recovery point, in the checkpoint too, to where the log was cut.
     pub(super) fn lower_recovery_point(&self, offset: Offset) {
         self.recovery_point.fetch_min(offset, Ordering::AcqRel);
-        self.cleaned_offset.fetch_min(offset, Ordering::AcqRel);
+        if self.cleaned_offset.fetch_min(offset, Ordering::AcqRel) > offset {
+            self.volume().cleaned_offset_lowered();
+        }
         if self.checkpointed_recovery_point.load(Ordering::Acquire) > offset {
-            self.volume().truncated();
+            self.volume().recovery_point_moved();
         }
     }
 }

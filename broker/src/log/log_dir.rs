@@ -1,10 +1,10 @@
 //! One log directory: lock, clean shutdown marker, checkpoints, loading of its logs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use barnabas_core::config::TopicConfig;
@@ -37,6 +37,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) struct LogDir {
     pub(crate) volume: Arc<Volume>,
     lock: Mutex<Option<Box<dyn Lock>>>,
+    /// The logs that the checkpoint of the cleaner names.
+    cleaned: Mutex<BTreeSet<TopicPartition>>,
 }
 
 /// A log that was found, and whether it is a copy in the making.
@@ -95,6 +97,7 @@ impl LogDir {
         Ok(Self {
             volume,
             lock: Mutex::new(lock),
+            cleaned: Mutex::default(),
         })
     }
 
@@ -121,6 +124,7 @@ impl LogDir {
                 return Ok(Vec::new());
             }
         };
+        *self.cleaned() = checkpoints.cleaned_offsets.keys().cloned().collect();
         let mut jobs = Vec::new();
         for name in names {
             let path = self.volume.path().join(&name);
@@ -316,12 +320,25 @@ impl LogDir {
     pub(crate) fn write_checkpoints(&self, logs: &[Arc<PartitionLog>]) -> Result<(), StorageError> {
         self.write_recovery_points(logs)?;
         self.write_log_start_offsets(logs)?;
-        let path = self.volume.path().join(CLEANED_OFFSETS);
+        let cleaned: BTreeSet<_> = logs
+            .iter()
+            .filter(|log| log.cleaned_offset().is_some())
+            .map(|log| log.topic_partition().clone())
+            .collect();
         // A log of the same name must not pass for cleaned.
-        if self.files().exists(&path).describe("examine", &path)? {
+        if cleaned != *self.cleaned() {
             self.write_cleaned_offsets(logs)?;
         }
         Ok(())
+    }
+
+    /// Whether the checkpoint of the cleaner names a log.
+    pub(crate) fn names_cleaned(&self, topic_partition: &TopicPartition) -> bool {
+        self.cleaned().contains(topic_partition)
+    }
+
+    fn cleaned(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
+        self.cleaned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes up to where logs were cleaned.
@@ -329,11 +346,15 @@ impl LogDir {
         &self,
         logs: &[Arc<PartitionLog>],
     ) -> Result<(), StorageError> {
+        // Held while the file is written: what is written last is also what is remembered.
+        let mut cleaned = self.cleaned();
         let offsets: Vec<_> = logs
             .iter()
             .filter_map(|log| Some((log.topic_partition(), log.cleaned_offset()?)))
             .collect();
-        self.write_checkpoint(CLEANED_OFFSETS, offsets.into_iter())
+        self.write_checkpoint(CLEANED_OFFSETS, offsets.iter().copied())?;
+        *cleaned = offsets.into_iter().map(|(log, _)| log.clone()).collect();
+        Ok(())
     }
 
     pub(crate) fn write_recovery_points(

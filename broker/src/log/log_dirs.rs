@@ -40,7 +40,7 @@ pub struct LogManager {
     /// Where a partition shall go when it is created (`AlterReplicaLogDirs` before that).
     preferred: Mutex<HashMap<TopicPartition, PathBuf>>,
     /// Creating and deleting logs goes one after the other.
-    creation: Mutex<()>,
+    pub(super) creation: Mutex<()>,
     topic_config: Box<TopicConfigs>,
     offline: watch::Sender<Vec<PathBuf>>,
     open_files: Arc<FileCache>,
@@ -69,9 +69,16 @@ impl Keeper for DirKeeper {
         }
     }
 
-    fn truncated(&self) {
+    fn recovery_point_moved(&self) {
         if let (Some(manager), Some(dir)) = (self.manager.upgrade(), self.dir.upgrade()) {
             manager.checkpoint_recovery_points(&dir);
+        }
+    }
+
+    fn cleaned_offset_lowered(&self) {
+        if let (Some(manager), Some(dir)) = (self.manager.upgrade(), self.dir.upgrade()) {
+            // The error has taken the directory offline and was logged there.
+            let _ = dir.write_cleaned_offsets(&manager.current_logs_in(&dir));
         }
     }
 }
@@ -232,6 +239,10 @@ impl LogManager {
         let preferred = lock(&self.preferred).remove(topic_partition);
         let mut last = None;
         for dir in self.dirs_by_load(preferred.as_deref()) {
+            if dir.names_cleaned(topic_partition) {
+                // A log of the same name that was deleted lately: this one must not pass for cleaned.
+                let _ = dir.write_cleaned_offsets(&self.current_logs_in(&dir));
+            }
             match self.load_new(&dir, &topic_partition.to_string(), topic_partition, config) {
                 Ok(log) => {
                     tracing::info!(
@@ -453,6 +464,7 @@ impl LogManager {
             }
             self.write_logs().future.swap_remove(topic_partition);
             self.discard(&future)?;
+            current.resume_cleaning();
         }
         if current.is_in(&dir.volume) {
             return Ok(());
@@ -461,6 +473,7 @@ impl LogManager {
         let future = self
             .load_new(dir, &name, topic_partition, &current.config())
             .map_err(|error| dir.volume.fail(error))?;
+        current.pause_cleaning();
         if let Some(topic_id) = current.topic_id() {
             future.assign_topic_id(topic_id)?;
         }

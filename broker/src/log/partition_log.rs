@@ -48,6 +48,10 @@ pub struct PartitionLog {
     awaits_high_watermark: AtomicBool,
     /// Up to where the log was cleaned; -1 if it was not.
     pub(super) cleaned_offset: AtomicI64,
+    /// The cleaner is to keep away.
+    pub(super) cleaning_paused: AtomicBool,
+    /// The cleaner found something that it cannot clean.
+    pub(super) uncleanable: AtomicBool,
     pub(super) recovery_point: AtomicI64,
     /// The recovery point as it stands in the checkpoint.
     pub(super) checkpointed_recovery_point: AtomicI64,
@@ -132,6 +136,8 @@ impl PartitionLog {
             first_unstable_offset: AtomicI64::new(first_unstable.unwrap_or(i64::MAX)),
             awaits_high_watermark: AtomicBool::new(awaits_high_watermark),
             cleaned_offset: AtomicI64::new(-1),
+            cleaning_paused: AtomicBool::new(false),
+            uncleanable: AtomicBool::new(false),
             recovery_point: AtomicI64::new(loaded.recovery_point),
             checkpointed_recovery_point: AtomicI64::new(loaded.recovery_point),
             truncations: AtomicU64::new(0),
@@ -474,6 +480,7 @@ impl PartitionLog {
         self.is_settled
             .store(future.is_settled.load(Ordering::Acquire), Ordering::Release);
         self.publish_unstable(&writer);
+        self.uncleanable.store(false, Ordering::Release);
         Ok(Some(old_place))
     }
 

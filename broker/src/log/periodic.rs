@@ -7,6 +7,7 @@ use barnabas_core::ids::TopicPartition;
 
 use super::log_dir::LogDir;
 use super::log_dirs::LogManager;
+use super::partition_log::PartitionLog;
 
 /// Periodic work on one directory.
 type DirTask = fn(&LogManager, &Arc<LogDir>);
@@ -39,6 +40,9 @@ impl LogManager {
         }
         let moving: Vec<TopicPartition> = self.read_logs().future.keys().cloned().collect();
         for topic_partition in moving {
+            if let Some(current) = self.log(&topic_partition) {
+                current.pause_cleaning();
+            }
             self.continue_move(&topic_partition);
         }
     }
@@ -66,8 +70,9 @@ impl LogManager {
     fn delete_old_segments(&self, dir: &Arc<LogDir>) {
         let now_ms = self.now().wall_clock_ms;
         for log in self.logs_in(dir) {
-            if let Err(error) = log.delete_old_segments(now_ms) {
-                tracing::error!(log = %log.topic_partition(), %error, "retention failed");
+            // Else every segment that goes would put an end to the cleaning of its log.
+            if !(log.config().cleanup_policy.compact && self.cleans()) {
+                delete_old_segments_of(&log, now_ms);
             }
         }
     }
@@ -95,5 +100,12 @@ impl LogManager {
         for log in self.logs_in(dir) {
             log.expire_producers(now_ms);
         }
+    }
+}
+
+/// Deletes what retention no longer asks for of one log.
+pub(super) fn delete_old_segments_of(log: &PartitionLog, now_ms: i64) {
+    if let Err(error) = log.delete_old_segments(now_ms) {
+        tracing::error!(log = %log.topic_partition(), %error, "retention failed");
     }
 }

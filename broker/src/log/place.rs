@@ -31,9 +31,13 @@ pub(crate) trait Keeper: Send + Sync {
     /// The directory failed, for the first time.
     fn failed(&self);
 
-    /// A log was cut below the recovery point in the checkpoint, which must not stay as it is: a
-    /// crash would leave what is appended now unchecked.
-    fn truncated(&self);
+    /// The recovery points in the checkpoint must not stay as they are. A log was cut below its own,
+    /// and a crash would leave what is appended now unchecked; or it is about to be cleaned above it,
+    /// and a crash would leave gaps that pass for a loss.
+    fn recovery_point_moved(&self);
+
+    /// A log was cut below where it was cleaned: what is appended now must not pass for clean.
+    fn cleaned_offset_lowered(&self);
 }
 
 /// A log directory as its logs see it.
@@ -87,10 +91,18 @@ impl Volume {
         keeper.clone()
     }
 
-    /// Has the checkpoint written anew after a truncation below it.
-    pub(crate) fn truncated(&self) {
+    /// Has the checkpoint of recovery points written anew at once: one must not be above what is
+    /// there, another must not be below.
+    pub(crate) fn recovery_point_moved(&self) {
         if let Some(keeper) = self.keeper() {
-            keeper.truncated();
+            keeper.recovery_point_moved();
+        }
+    }
+
+    /// Has the checkpoint of the cleaner written anew.
+    pub(crate) fn cleaned_offset_lowered(&self) {
+        if let Some(keeper) = self.keeper() {
+            keeper.cleaned_offset_lowered();
         }
     }
 

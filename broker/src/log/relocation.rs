@@ -96,6 +96,8 @@ impl LogManager {
             Ok(false) => self.step_after(Duration::ZERO, topic_partition),
             Err(error) if future.failure().is_some() => {
                 tracing::error!(log = %topic_partition, %error, "the move has failed");
+                self.write_logs().future.swap_remove(topic_partition);
+                current.resume_cleaning();
             }
             Err(error) => {
                 tracing::warn!(log = %topic_partition, %error, "the move pauses");
@@ -128,17 +130,35 @@ impl LogManager {
             return Ok(false);
         }
         let old_name = DirName::deleted(current.topic_partition());
-        let mut logs = self.write_logs();
+        let _creation = self.creation.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_current = self
+            .future_log(current.topic_partition())
+            .is_some_and(|found| Arc::ptr_eq(&found, future));
+        if !is_current {
+            return Ok(true);
+        }
+        let old_dir = self.dir_of(current);
+        if let Some(dir) = self.dir_of(future)
+            && current.cleaned_offset().is_some()
+            && !dir.names_cleaned(current.topic_partition())
+        {
+            // Before the log is there: a start must not find its gaps without a reason for them.
+            let mut logs = self.current_logs_in(&dir);
+            logs.push(Arc::clone(current));
+            dir.write_cleaned_offsets(&logs)?;
+        }
         let Some(old) = current.replace_by(future, &old_name)? else {
             return Ok(false);
         };
-        logs.future.swap_remove(current.topic_partition());
-        drop(logs);
+        self.write_logs()
+            .future
+            .swap_remove(current.topic_partition());
+        current.resume_cleaning();
         tracing::info!(
             log = %current.topic_partition(), log_dir = %current.log_dir().display(), "moved"
         );
         remove_later(old, self.segment_delete_delay());
-        if let Some(dir) = self.dir_of(current) {
+        for dir in [self.dir_of(current), old_dir].into_iter().flatten() {
             // The error has taken the directory offline and was logged there.
             let _ = dir.write_checkpoints(&self.current_logs_in(&dir));
         }

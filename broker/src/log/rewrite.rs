@@ -21,7 +21,7 @@ use super::time_index::TimestampOffset;
 use super::txn_index::AbortedTxn;
 use crate::files::{self, FileHandle, OpenMode};
 
-/// How much is written at once.
+/// How much is written at once, unless told otherwise.
 const CHUNK: usize = 1024 * 1024;
 
 /// A segment that is being written anew.
@@ -33,6 +33,7 @@ pub(crate) struct Rewrite {
     /// Bytes that are in the file.
     written: u64,
     buffer: Vec<u8>,
+    chunk: usize,
     indexes: IndexBuilder,
     index_interval_bytes: u64,
 }
@@ -102,9 +103,16 @@ impl Rewrite {
             file,
             written: 0,
             buffer: Vec::new(),
+            chunk: CHUNK,
             indexes: IndexBuilder::new(base_offset),
             index_interval_bytes,
         })
+    }
+
+    /// Writes about as much at once.
+    pub(crate) fn writing(mut self, bytes: usize) -> Self {
+        self.chunk = bytes;
+        self
     }
 
     /// Bytes so far.
@@ -122,7 +130,7 @@ impl Rewrite {
         let position = self.size();
         self.indexes.add(meta, position, self.index_interval_bytes);
         self.buffer.extend_from_slice(batch);
-        if self.buffer.len() >= CHUNK {
+        if self.buffer.len() >= self.chunk {
             self.write_buffer()?;
         }
         Ok(())

@@ -43,6 +43,7 @@ pub(crate) struct Scan<'a> {
     /// Where in the file the buffer begins.
     buffered_at: u64,
     chunk: usize,
+    whole_chunk: usize,
 }
 
 impl<'a> Scan<'a> {
@@ -55,7 +56,14 @@ impl<'a> Scan<'a> {
             buffer: Vec::new(),
             buffered_at: position,
             chunk: CHUNK,
+            whole_chunk: WHOLE_CHUNK,
         }
+    }
+
+    /// Reads about as much at once of batches that are read whole; more only of a longer batch.
+    pub(crate) fn reading(mut self, bytes: usize) -> Self {
+        self.whole_chunk = bytes.max(HEADER);
+        self
     }
 
     /// Where the next batch begins; after an error, where the broken one does.
@@ -81,7 +89,7 @@ impl<'a> Scan<'a> {
             return Ok(None);
         }
         let position = self.position;
-        self.chunk = WHOLE_CHUNK;
+        self.chunk = self.whole_chunk;
         self.fill(HEADER)?;
         let meta = self.meta()?;
         self.fill(meta.size_in_bytes)?;

@@ -107,6 +107,16 @@ pub(crate) const FAMILIES: &[&str] = &[
     "kafka_log_logmanager_offlinelogdirectorycount",
     "kafka_log_logmanager_logdirectoryoffline",
     "kafka_log_logflushstats_logflushrateandtimems_count",
+    // kafka.log:type=LogCleaner, LogCleanerManager
+    "kafka_log_logcleaner_max_buffer_utilization_percent",
+    "kafka_log_logcleaner_cleaner_recopy_percent",
+    "kafka_log_logcleaner_max_clean_time_secs",
+    "kafka_log_logcleaner_max_compaction_delay_secs",
+    "kafka_log_logcleaner_deadthreadcount",
+    "kafka_log_logcleanermanager_max_dirty_percent",
+    "kafka_log_logcleanermanager_time_since_last_run_ms",
+    "kafka_log_logcleanermanager_uncleanable_partitions_count",
+    "kafka_log_logcleanermanager_uncleanable_bytes",
     // kafka.server:type=SessionExpireListener
     "kafka_server_sessionexpirelistener_sessionstate",
     "kafka_server_sessionexpirelistener_zookeeperdisconnects_total",

@@ -74,6 +74,7 @@ fn write_logs(broker: &Broker, out: &mut Exposition) {
         log.segment_count() as i64
     });
     broker.logs.write_flush_times(out);
+    broker.logs.write_cleaner(out);
 }
 
 fn write_transactions(broker: &Broker, out: &mut Exposition) {

@@ -12,7 +12,7 @@ use crate::records::batch::NO_TIMESTAMP;
 use crate::records::legacy::{self, MessageFormat};
 use crate::records::{
     BatchBuilder, BatchHeader, BatchMeta, Compression, Record, RecordError, TimestampType, records,
-    verify_crc,
+    verify_crc, visit_records,
 };
 
 /// A batch cannot be read: the log cannot be cleaned.
@@ -52,36 +52,75 @@ pub enum Filtered {
     Changed(Bytes),
 }
 
+/// Memory that is used for one batch after the other.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// For each record of the batch, whether it stays.
+    stays: Vec<bool>,
+    /// What stays of a compressed batch.
+    kept: Vec<Kept>,
+    tails: Vec<u8>,
+}
+
+/// A record that stays; its tail is the next bytes of [`Scratch::tails`].
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    offset: Offset,
+    timestamp: i64,
+    tail_size: usize,
+}
+
+/// What the walk over the records of a batch found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    kept: usize,
+    dropped: usize,
+    has_tombstone: bool,
+}
+
+impl Count {
+    fn add(&mut self, stays: bool, has_value: bool) {
+        if stays {
+            self.kept += 1;
+            self.has_tombstone |= !has_value;
+        } else {
+            self.dropped += 1;
+        }
+    }
+}
+
 impl Filter<'_> {
     /// Decides what is left of a batch.
     pub fn apply(
         &self,
         meta: &BatchMeta,
-        batch: &Bytes,
+        batch: &[u8],
         transactions: &mut CleanedTransactions,
+        scratch: &mut Scratch,
     ) -> Result<Filtered, FilterError> {
-        self.filter(meta, batch, transactions)
-            .map_err(|source| FilterError {
-                base_offset: meta.base_offset,
-                source,
-            })
+        let filtered = if meta.magic >= 2 {
+            self.filter(meta, batch, transactions, scratch)
+        } else {
+            self.filter_messages(meta, batch, transactions)
+        };
+        filtered.map_err(|source| FilterError {
+            base_offset: meta.base_offset,
+            source,
+        })
     }
 
     fn filter(
         &self,
         meta: &BatchMeta,
-        batch: &Bytes,
+        batch: &[u8],
         transactions: &mut CleanedTransactions,
+        scratch: &mut Scratch,
     ) -> Result<Filtered, RecordError> {
-        let header = if meta.magic >= 2 {
-            Some(BatchHeader::parse(batch)?)
-        } else {
-            None
-        };
-        let horizon = header.and_then(|header| header.delete_horizon_ms());
+        let header = BatchHeader::parse(batch)?;
+        let horizon = header.delete_horizon_ms();
         let is_over = horizon.is_some_and(|horizon| horizon <= self.now_ms);
         let (drops_all, ends_empty) = if meta.is_control {
-            let may_drop = transactions.marker_read(meta, batch)?;
+            let may_drop = transactions.marker_read(meta, &Bytes::copy_from_slice(batch))?;
             // A marker stays for as long as a tombstone would.
             (may_drop && is_over, may_drop)
         } else {
@@ -91,32 +130,22 @@ impl Filter<'_> {
         if drops_all && !keeps_empty {
             return Ok(Filtered::Dropped);
         }
-        let mut kept = Vec::new();
-        let mut is_whole = true;
-        let mut has_tombstone = false;
-        if drops_all {
-            is_whole = false;
+        let is_plain = header.compression()? == Compression::None;
+        let count = if drops_all {
+            Count::default()
         } else {
-            for record in records(batch)? {
-                let record = record?;
-                if meta.is_control || self.keeps(meta, &record, is_over) {
-                    has_tombstone |= record.value.is_none();
-                    kept.push(record);
-                } else {
-                    is_whole = false;
-                }
-            }
-        }
-        if kept.is_empty() {
-            return Ok(match header {
+            self.count(meta, batch, is_over, is_plain, scratch)?
+        };
+        if count.kept == 0 {
+            return Ok(match keeps_empty {
                 // What is empty and stays is as it was.
-                Some(header) if keeps_empty && header.records_count == 0 => Filtered::Unchanged,
-                Some(header) if keeps_empty => Filtered::Changed(emptied(header)),
-                _ => Filtered::Dropped,
+                true if header.records_count == 0 => Filtered::Unchanged,
+                true => Filtered::Changed(emptied(header)),
+                false => Filtered::Dropped,
             });
         }
-        let begins_horizon = header.is_some() && horizon.is_none() && (has_tombstone || ends_empty);
-        if is_whole && !begins_horizon {
+        let begins_horizon = horizon.is_none() && (count.has_tombstone || ends_empty);
+        if count.dropped == 0 && !begins_horizon {
             return Ok(Filtered::Unchanged);
         }
         // A new CRC must not hide damage.
@@ -126,30 +155,107 @@ impl Filter<'_> {
         } else {
             horizon
         };
-        Ok(Filtered::Changed(match header {
-            Some(header) => rebuilt(&header, &kept, horizon)?,
-            None => rebuilt_messages(meta, kept)?,
-        }))
+        let mut builder = builder_like(&header, horizon)?;
+        if is_plain {
+            let mut stays = scratch.stays.iter();
+            visit_records(batch, |record| match stays.next() {
+                Some(true) => push(
+                    &mut builder,
+                    &header,
+                    record.offset(),
+                    record.timestamp(),
+                    record.tail(),
+                ),
+                _ => Ok(()),
+            })?;
+        } else {
+            let mut tails = &scratch.tails[..];
+            for kept in &scratch.kept {
+                let (tail, rest) = tails.split_at(kept.tail_size);
+                push(&mut builder, &header, kept.offset, kept.timestamp, tail)?;
+                tails = rest;
+            }
+        }
+        Ok(Filtered::Changed(
+            builder.build_up_to(header.last_offset_delta),
+        ))
     }
 
-    fn keeps(&self, meta: &BatchMeta, record: &Record, is_over: bool) -> bool {
-        if record.offset > self.map.latest_offset() {
+    /// Decides on each record. What stays of a compressed batch is remembered, so that it is not
+    /// decompressed again.
+    fn count(
+        &self,
+        meta: &BatchMeta,
+        batch: &[u8],
+        is_over: bool,
+        is_plain: bool,
+        scratch: &mut Scratch,
+    ) -> Result<Count, RecordError> {
+        let Scratch { stays, kept, tails } = scratch;
+        stays.clear();
+        kept.clear();
+        tails.clear();
+        let mut count = Count::default();
+        visit_records(batch, |record| {
+            let has_value = record.has_value();
+            let is_kept = meta.is_control
+                || self.keeps(record.offset(), record.key(), || has_value || !is_over);
+            count.add(is_kept, has_value);
+            if is_plain {
+                stays.push(is_kept);
+            } else if is_kept {
+                tails.extend_from_slice(record.tail());
+                kept.push(Kept {
+                    offset: record.offset(),
+                    timestamp: record.timestamp(),
+                    tail_size: record.tail().len(),
+                });
+            }
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Magic 0 and 1: neither producers nor horizons.
+    fn filter_messages(
+        &self,
+        meta: &BatchMeta,
+        batch: &[u8],
+        transactions: &mut CleanedTransactions,
+    ) -> Result<Filtered, RecordError> {
+        transactions.data_read(meta);
+        let batch = Bytes::copy_from_slice(batch);
+        let mut kept = Vec::new();
+        let mut count = Count::default();
+        for record in records(&batch)? {
+            let record = record?;
+            let has_value = record.value.is_some();
+            let is_kept = self.keeps(record.offset, record.key.as_deref(), || {
+                has_value || self.keeps_legacy_tombstones
+            });
+            count.add(is_kept, has_value);
+            if is_kept {
+                kept.push(record);
+            }
+        }
+        if count.kept == 0 {
+            return Ok(Filtered::Dropped);
+        }
+        if count.dropped == 0 {
+            return Ok(Filtered::Unchanged);
+        }
+        verify_crc(&batch)?;
+        Ok(Filtered::Changed(rebuilt_messages(meta, kept)?))
+    }
+
+    fn keeps(&self, offset: Offset, key: Option<&[u8]>, may_stay: impl FnOnce() -> bool) -> bool {
+        if offset > self.map.latest_offset() {
             return true;
         }
-        let Some(key) = &record.key else {
+        let Some(key) = key else {
             return false;
         };
-        let is_latest = self
-            .map
-            .get(key)
-            .is_none_or(|latest| record.offset >= latest);
-        is_latest
-            && (record.value.is_some()
-                || if meta.magic < 2 {
-                    self.keeps_legacy_tombstones
-                } else {
-                    !is_over
-                })
+        self.map.get(key).is_none_or(|latest| offset >= latest) && may_stay()
     }
 
     /// Whether the batch holds the last sequence of a producer, or the marker with its last epoch.
@@ -179,11 +285,8 @@ fn emptied(header: BatchHeader) -> Bytes {
     })
 }
 
-fn rebuilt(
-    header: &BatchHeader,
-    kept: &[Record],
-    horizon: Option<i64>,
-) -> Result<Bytes, RecordError> {
+/// A batch of the same producer, kind and place, without records.
+fn builder_like(header: &BatchHeader, horizon: Option<i64>) -> Result<BatchBuilder, RecordError> {
     let mut builder = BatchBuilder::new(header.compression()?)
         .base_offset(header.base_offset)
         .leader_epoch(header.partition_leader_epoch)
@@ -204,23 +307,20 @@ fn rebuilt(
     if let Some(horizon) = horizon {
         builder = builder.delete_horizon(horizon);
     }
-    for record in kept {
-        let headers: Vec<_> = record.headers.iter().collect();
-        let headers: Vec<(&[u8], Option<&[u8]>)> = headers
-            .iter()
-            .map(|(name, value)| (&**name, value.as_deref()))
-            .collect();
-        let delta = i32::try_from(record.offset - header.base_offset)
-            .map_err(|_| RecordError::Malformed("an offset too far from its batch's"))?;
-        builder.push_at(
-            delta,
-            record.timestamp,
-            record.key.as_deref(),
-            record.value.as_deref(),
-            &headers,
-        );
-    }
-    Ok(builder.build_up_to(header.last_offset_delta))
+    Ok(builder)
+}
+
+fn push(
+    builder: &mut BatchBuilder,
+    header: &BatchHeader,
+    offset: Offset,
+    timestamp: i64,
+    tail: &[u8],
+) -> Result<(), RecordError> {
+    let delta = i32::try_from(offset.wrapping_sub(header.base_offset))
+        .map_err(|_| RecordError::Malformed("an offset too far from its batch's"))?;
+    builder.push_tail(delta, timestamp, tail);
+    Ok(())
 }
 
 fn rebuilt_messages(meta: &BatchMeta, kept: Vec<Record>) -> Result<Bytes, RecordError> {

@@ -2,13 +2,14 @@
 //! `LogCleanerManager`). Files, threads and time are the shell's.
 
 mod filter;
+mod key_hash;
 mod offset_map;
 mod selection;
 #[cfg(test)]
 mod tests;
 mod transactions;
 
-pub use filter::{Filter, FilterError, Filtered, LastRecord};
+pub use filter::{Filter, FilterError, Filtered, LastRecord, Scratch};
 pub use offset_map::OffsetMap;
 pub use selection::{Cleanable, LogState, SegmentSize, cleanable, group_ends, is_due};
 pub use transactions::{AbortedTransaction, CleanedTransactions};

@@ -1,8 +1,9 @@
 //! The last offset of every key (Kafka's `SkimpyOffsetMap`).
 
+use super::key_hash::KeyHash;
 use crate::ids::Offset;
 
-/// Bytes of an entry: the MD5 hash of a key and an offset.
+/// Bytes of an entry: the hash of a key and an offset.
 const ENTRY: usize = 24;
 /// The fewest entries that a map is made for.
 const ENTRIES_MIN: usize = 16;
@@ -10,10 +11,12 @@ const ENTRIES_MIN: usize = 16;
 /// Hash and offset + 1; all zero if free. Zeroed memory is only touched when it is used.
 type Slot = [u64; 3];
 
-/// A hash table of fixed size that knows keys by their MD5 hash alone, without any collision handled.
+/// A hash table of fixed size that knows keys by a hash of 128 bits alone, without any collision
+/// handled.
 #[derive(Debug)]
 pub struct OffsetMap {
     slots: Vec<Slot>,
+    hash: KeyHash,
     len: usize,
     len_max: usize,
     latest_offset: Offset,
@@ -21,8 +24,9 @@ pub struct OffsetMap {
 
 impl OffsetMap {
     /// A map of at most `bytes`, filled up to `load_factor`. It is made smaller if it need not hold
-    /// more than `keys_expected`.
-    pub fn new(bytes: usize, load_factor: f64, keys_expected: u64) -> Self {
+    /// more than `keys_expected`. The `seed` has to be random: nobody shall be able to find two keys
+    /// that pass for one.
+    pub fn new(bytes: usize, load_factor: f64, keys_expected: u64, seed: [u64; 2]) -> Self {
         let keys_expected = usize::try_from(keys_expected).unwrap_or(usize::MAX);
         let allowed = (bytes / ENTRY).max(ENTRIES_MIN);
         let load_factor = if load_factor > 0.0 {
@@ -35,6 +39,7 @@ impl OffsetMap {
         let slots = allowed.min(keys_expected.saturating_mul(2).max(ENTRIES_MIN));
         Self {
             slots: vec![[0; 3]; slots],
+            hash: KeyHash::new(seed),
             len: 0,
             // A free slot ends every search.
             len_max: len_allowed.min(slots - 1),
@@ -47,33 +52,30 @@ impl OffsetMap {
         if self.len >= self.len_max {
             return false;
         }
-        let (index, is_new) = self.find(key);
-        let [high, low] = hash(key);
-        self.slots[index] = [high, low, offset as u64 + 1];
-        self.len += usize::from(is_new);
+        let hash = self.hash.of(key);
+        let index = self.find(hash);
+        let slot = &mut self.slots[index];
+        self.len += usize::from(slot[2] == 0);
+        *slot = [hash[0], hash[1], offset as u64 + 1];
         self.latest_offset = offset;
         true
     }
 
     /// The last offset that was noted of `key`.
     pub fn get(&self, key: &[u8]) -> Option<Offset> {
-        match self.find(key) {
-            (_, true) => None,
-            (index, false) => Some((self.slots[index][2] - 1) as Offset),
-        }
+        let slot = self.slots[self.find(self.hash.of(key))];
+        (slot[2] != 0).then(|| (slot[2] - 1) as Offset)
     }
 
-    /// Where the key is, or the free slot that is its, and whether that is free.
-    fn find(&self, key: &[u8]) -> (usize, bool) {
-        let [high, low] = hash(key);
-        let mut index = (high % self.slots.len() as u64) as usize;
+    /// Where the key with this hash is, or the free slot that is its.
+    fn find(&self, [high, low]: [u64; 2]) -> usize {
+        // Which slot a hash belongs to, without a division: the share of the table that it says.
+        let scaled = u128::from(high) * self.slots.len() as u128;
+        let mut index = (scaled >> 64) as usize;
         loop {
             let slot = &self.slots[index];
-            if slot[2] == 0 {
-                return (index, true);
-            }
-            if slot[0] == high && slot[1] == low {
-                return (index, false);
+            if slot[2] == 0 || (slot[0] == high && slot[1] == low) {
+                return index;
             }
             index += 1;
             if index == self.slots.len() {
@@ -105,9 +107,4 @@ impl OffsetMap {
     pub fn set_latest_offset(&mut self, offset: Offset) {
         self.latest_offset = offset;
     }
-}
-
-fn hash(key: &[u8]) -> [u64; 2] {
-    let digest = u128::from_be_bytes(md5::compute(key).0);
-    [(digest >> 64) as u64, digest as u64]
 }

@@ -20,7 +20,7 @@ fn clean(
     last_records: &BTreeMap<i64, LastRecord>,
     now_ms: i64,
 ) -> Vec<Bytes> {
-    let mut map = OffsetMap::new(1 << 20, 0.9, 1000);
+    let mut map = OffsetMap::new(1 << 20, 0.9, 1000, [1, 2]);
     let mut transactions = CleanedTransactions::default();
     transactions.add_aborted(aborted.iter().copied());
     for batch in batches {
@@ -46,9 +46,11 @@ fn clean(
     let mut transactions = CleanedTransactions::default();
     transactions.add_aborted(aborted.iter().copied());
     let mut cleaned = Vec::new();
+    let mut scratch = Scratch::default();
     for batch in batches {
         let meta = read_batch_meta(batch).unwrap();
-        match filter.apply(&meta, batch, &mut transactions).unwrap() {
+        let filtered = filter.apply(&meta, batch, &mut transactions, &mut scratch);
+        match filtered.unwrap() {
             Filtered::Dropped => {}
             Filtered::Unchanged => cleaned.push(batch.clone()),
             Filtered::Changed(batch) => cleaned.push(batch),
@@ -232,7 +234,7 @@ fn aborted_data_goes_at_once_and_its_marker_after_the_delete_horizon() {
 
 #[test]
 fn a_map_holds_as_many_keys_as_its_memory_and_load_factor_allow() {
-    let mut map = OffsetMap::new(24 * 100, 0.9, 1_000_000);
+    let mut map = OffsetMap::new(24 * 100, 0.9, 1_000_000, [1, 2]);
     let fits = (0_i64..200)
         .take_while(|key| map.put(&key.to_be_bytes(), *key))
         .count();

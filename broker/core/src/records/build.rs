@@ -19,6 +19,7 @@ pub struct BatchBuilder {
     base_timestamp: Option<i64>,
     encoder: Encoder,
     record: Vec<u8>,
+    head: Vec<u8>,
 }
 
 impl BatchBuilder {
@@ -49,6 +50,7 @@ impl BatchBuilder {
             base_timestamp: None,
             encoder: Encoder::new(codec, 2, vec![0; HEADER_SIZE]),
             record: Vec::new(),
+            head: Vec::new(),
         }
     }
 
@@ -138,6 +140,13 @@ impl BatchBuilder {
         self.record = tail;
     }
 
+    /// Appends a record whose key, value and headers are encoded already, as [`super::RecordView::tail`] has
+    /// them.
+    pub fn push_tail(&mut self, offset_delta: i32, timestamp: i64, tail: &[u8]) {
+        self.begin_record(offset_delta, timestamp, tail.len());
+        self.write_tail(tail);
+    }
+
     /// Writes everything of a record that stands before its key; `tail_size` bytes must follow through
     /// [`Self::write_tail`].
     pub(super) fn begin_record(&mut self, offset_delta: i32, timestamp: i64, tail_size: usize) {
@@ -149,12 +158,13 @@ impl BatchBuilder {
             + size_of_varlong(timestamp_delta)
             + size_of_varlong(i64::from(offset_delta))
             + tail_size;
-        let mut head = Vec::with_capacity(24);
-        write_varlong(&mut head, size as i64);
+        let head = &mut self.head;
+        head.clear();
+        write_varlong(head, size as i64);
         head.push(0);
-        write_varlong(&mut head, timestamp_delta);
-        write_varlong(&mut head, i64::from(offset_delta));
-        self.encoder.write(&head);
+        write_varlong(head, timestamp_delta);
+        write_varlong(head, i64::from(offset_delta));
+        self.encoder.write(head);
         self.header.max_timestamp = self.header.max_timestamp.max(timestamp);
         self.header.last_offset_delta = offset_delta;
         self.header.records_count += 1;

@@ -29,7 +29,9 @@ pub use batch::{
 };
 pub use build::BatchBuilder;
 pub use control::{ControlRecord, EndTransactionMarker, end_transaction_marker};
-pub use record::{Headers, Record, Records, first_offset, records, records_within};
+pub use record::{
+    Headers, Record, RecordView, Records, first_offset, records, records_within, visit_records,
+};
 pub use timestamps::{find_by_timestamp, max_timestamp_record};
 
 /// What is wrong with a batch or a record.

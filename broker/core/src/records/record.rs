@@ -289,17 +289,10 @@ impl Source {
         match self {
             Self::Empty | Self::Legacy(_) => Err(TOO_FEW_BYTES),
             Self::Plain { payload, context } => {
-                let mut position = 0;
-                let size = read_varint(payload, &mut position)?;
-                payload.advance(position);
-                let size = usize::try_from(size).map_err(|_| BAD_STRUCTURE)?;
-                if size > payload.len() {
-                    return Err(TOO_FEW_BYTES);
-                }
+                let mut rest = &payload[..];
+                let size = plain_body(&mut rest, is_last)?.len();
+                payload.advance(payload.len() - rest.len() - size);
                 let body = payload.split_to(size);
-                if is_last && !payload.is_empty() {
-                    return Err(TOO_MANY_BYTES);
-                }
                 Layout::parse(&body).map(|layout| layout.record(&body, context))
             }
             Self::Compressed {
@@ -307,32 +300,125 @@ impl Source {
                 pending,
                 context,
             } => {
-                let (size, prefix) = loop {
-                    let mut position = 0;
-                    match read_varint(pending, &mut position) {
-                        Ok(size) => break (size, position),
-                        Err(error) => {
-                            if pending.len() >= 5 || fill(decoder, pending)? == 0 {
-                                return Err(error.into());
-                            }
-                        }
-                    }
-                };
-                pending.advance(prefix);
-                let size = usize::try_from(size).map_err(|_| BAD_STRUCTURE)?;
-                while pending.len() < size {
-                    if fill(decoder, pending)? == 0 {
-                        return Err(TOO_FEW_BYTES);
-                    }
-                }
-                let body = pending.split_to(size).freeze();
-                if is_last && (!pending.is_empty() || fill(decoder, pending)? > 0) {
-                    return Err(TOO_MANY_BYTES);
-                }
+                let body = decompressed_body(decoder, pending, is_last)?.freeze();
                 Layout::parse(&body).map(|layout| layout.record(&body, context))
             }
         }
     }
+}
+
+/// The body of the next record, behind its size.
+fn decompressed_body(
+    decoder: &mut Decoder,
+    pending: &mut BytesMut,
+    is_last: bool,
+) -> Result<BytesMut, RecordError> {
+    let (size, prefix) = loop {
+        let mut position = 0;
+        match read_varint(pending, &mut position) {
+            Ok(size) => break (size, position),
+            Err(error) => {
+                if pending.len() >= 5 || fill(decoder, pending)? == 0 {
+                    return Err(error.into());
+                }
+            }
+        }
+    };
+    pending.advance(prefix);
+    let size = usize::try_from(size).map_err(|_| BAD_STRUCTURE)?;
+    while pending.len() < size {
+        if fill(decoder, pending)? == 0 {
+            return Err(TOO_FEW_BYTES);
+        }
+    }
+    let body = pending.split_to(size);
+    if is_last && (!pending.is_empty() || fill(decoder, pending)? > 0) {
+        return Err(TOO_MANY_BYTES);
+    }
+    Ok(body)
+}
+
+/// The next record of an uncompressed batch: its body, behind its size.
+fn plain_body<'a>(payload: &mut &'a [u8], is_last: bool) -> Result<&'a [u8], RecordError> {
+    let mut position = 0;
+    let size = read_varint(payload, &mut position)?;
+    let size = usize::try_from(size).map_err(|_| BAD_STRUCTURE)?;
+    let rest = &payload[position..];
+    let (body, rest) = rest.split_at_checked(size).ok_or(TOO_FEW_BYTES)?;
+    *payload = rest;
+    if is_last && !rest.is_empty() {
+        return Err(TOO_MANY_BYTES);
+    }
+    Ok(body)
+}
+
+/// A record that is looked at where it stands, without memory of its own.
+pub struct RecordView<'a> {
+    body: &'a [u8],
+    layout: Layout,
+    context: &'a Context,
+}
+
+impl RecordView<'_> {
+    pub fn offset(&self) -> Offset {
+        self.context.offset(self.layout.offset_delta)
+    }
+
+    /// See [`Record::timestamp`].
+    pub fn timestamp(&self) -> i64 {
+        self.context.timestamp(self.layout.timestamp_delta)
+    }
+
+    pub fn key(&self) -> Option<&[u8]> {
+        self.layout.key.clone().map(|range| &self.body[range])
+    }
+
+    pub fn has_value(&self) -> bool {
+        self.layout.value.is_some()
+    }
+
+    /// Key, value and headers, encoded: the same whatever the record's place.
+    pub fn tail(&self) -> &[u8] {
+        &self.body[self.layout.tail..]
+    }
+}
+
+/// Shows `visit` each record of one whole batch of magic 2, in order; the first error ends that. At
+/// most [`DECOMPRESSED_BYTES_MAX`] bytes are decompressed.
+pub fn visit_records(
+    batch: &[u8],
+    mut visit: impl FnMut(&RecordView<'_>) -> Result<(), RecordError>,
+) -> Result<(), RecordError> {
+    let header = BatchHeader::parse(batch)?;
+    let size = header.size_in_bytes();
+    let payload = batch
+        .get(HEADER_SIZE..size)
+        .ok_or(RecordError::Incomplete { needed: size })?;
+    let count = usize::try_from(header.records_count)
+        .map_err(|_| RecordError::Malformed("Found invalid record count"))?;
+    let context = Context::of(&header);
+    let mut show = |body: &[u8]| {
+        visit(&RecordView {
+            body,
+            layout: Layout::parse(body)?,
+            context: &context,
+        })
+    };
+    let compression = header.compression()?;
+    if compression == Compression::None {
+        let mut payload = payload;
+        for left in (0..count).rev() {
+            show(plain_body(&mut payload, left == 0)?)?;
+        }
+    } else if count > 0 {
+        let payload = Bytes::copy_from_slice(payload);
+        let mut decoder = Decoder::new(compression, payload, header.magic, DECOMPRESSED_BYTES_MAX)?;
+        let mut pending = BytesMut::new();
+        for left in (0..count).rev() {
+            show(&decompressed_body(&mut decoder, &mut pending, left == 0)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Decompresses a little more; 0 at the end.

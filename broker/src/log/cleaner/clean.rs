@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 
 use barnabas_core::compaction::{
     AbortedTransaction, Cleanable, CleanedTransactions, Filter, Filtered, LastRecord, LogState,
-    OffsetMap, SegmentSize, cleanable, group_ends,
+    OffsetMap, Scratch, SegmentSize, cleanable, group_ends,
 };
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::Offset;
-use barnabas_core::records::{RecordError, batches, records};
+use barnabas_core::records::{RecordError, batches, records, visit_records};
 use bytes::Bytes;
+use rand::Rng as _;
 
 use crate::log::error::StorageError;
 use crate::log::partition_log::PartitionLog;
@@ -49,18 +50,26 @@ impl From<RecordError> for CleanError {
     }
 }
 
+/// How many bytes are read or written before a cleaner looks whether to wait or to give up.
+const PACE_BYTES: u64 = 64 * 1024;
+
 /// What a cleaner may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settings {
     /// `log.cleaner.dedupe.buffer.size` of one thread.
     pub(crate) map_bytes: usize,
     /// `log.cleaner.io.buffer.load.factor`
     pub(crate) load_factor: f64,
+    /// How much of `log.cleaner.io.buffer.size` one thread has to read with, and to write with.
+    pub(crate) io_bytes: usize,
 }
 
 /// What a cleaning did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Stats {
+    /// While the offset map was built.
+    pub(crate) map_bytes_read: u64,
+    /// While segments were written anew.
     pub(crate) bytes_read: u64,
     pub(crate) bytes_written: u64,
     pub(crate) map_utilization: f64,
@@ -128,6 +137,9 @@ pub(crate) struct Cleaning<'a> {
     truncations: u64,
     /// Is told how many bytes were read or written; returns whether to give up.
     pace: &'a dyn Fn(u64) -> bool,
+    /// Read or written since that was last told.
+    unpaced: u64,
+    scratch: Scratch,
     stats: Stats,
 }
 
@@ -149,6 +161,8 @@ impl<'a> Cleaning<'a> {
             now_ms,
             truncations: log.truncations.load(Ordering::Acquire),
             pace,
+            unpaced: 0,
+            scratch: Scratch::default(),
             stats: Stats::default(),
         }
     }
@@ -168,7 +182,26 @@ impl<'a> Cleaning<'a> {
         let log = self.log;
         log.truncations.load(Ordering::Acquire) != self.truncations
             || !Arc::ptr_eq(&log.place(), &self.place)
-            || log.writer().is_closed
+            || log.cleaning_is_paused()
+            || log.is_closed()
+    }
+
+    /// Takes note of bytes that were read or written.
+    fn moved(&mut self, bytes: u64) -> Result<(), CleanError> {
+        self.unpaced += bytes;
+        if self.unpaced < PACE_BYTES {
+            return Ok(());
+        }
+        self.take_breath()
+    }
+
+    /// Waits as long as the throttle wants; gives up if there is a reason to.
+    fn take_breath(&mut self) -> Result<(), CleanError> {
+        let bytes = std::mem::take(&mut self.unpaced);
+        if (self.pace)(bytes) || self.is_gone() {
+            return Err(CleanError::Aborted);
+        }
+        Ok(())
     }
 
     fn clean(&mut self) -> Result<(), CleanError> {
@@ -215,6 +248,13 @@ impl<'a> Cleaning<'a> {
         );
         let mut transactions = CleanedTransactions::default();
         transactions.add_aborted(aborted);
+        self.take_breath()?;
+        // What is below the recovery point is not recovered after a crash: so nobody looks at the
+        // gaps that the swaps leave, whatever becomes of this cleaning's checkpoint, and of the
+        // topic's policy, until the next start.
+        let next = segments.get(to_clean.len()).map(|next| next.base_offset());
+        self.log
+            .bring_recovery_point_to(next.unwrap_or(end_offset))?;
         let mut start = 0;
         for end in ends {
             let group = &to_clean[start..end];
@@ -264,6 +304,7 @@ impl<'a> Cleaning<'a> {
             self.settings.map_bytes,
             self.settings.load_factor,
             offsets as u64,
+            crate::host::random().random(),
         );
         let mut transactions = CleanedTransactions::default();
         transactions.add_aborted(aborted.iter().copied());
@@ -297,23 +338,36 @@ impl<'a> Cleaning<'a> {
             Some(located) => located.position,
             None => return Ok(false),
         };
-        let mut scan = segment.scan(&*file, start, size);
+        let mut scan = segment
+            .scan(&*file, start, size)
+            .reading(self.settings.io_bytes);
         while let Some((_, meta, bytes)) = scan.next_whole()? {
-            self.stats.bytes_read += bytes.len() as u64;
-            if (self.pace)(bytes.len() as u64) {
-                return Err(CleanError::Aborted);
-            }
+            self.stats.map_bytes_read += bytes.len() as u64;
+            self.moved(bytes.len() as u64)?;
             if meta.is_control {
                 transactions.marker_read(&meta, &Bytes::copy_from_slice(bytes))?;
             } else if !transactions.data_read(&meta) {
-                for record in records(&Bytes::copy_from_slice(bytes))? {
-                    let record = record?;
-                    if let Some(key) = &record.key
-                        && record.offset >= first_dirty_offset
-                        && !map.put(key, record.offset)
+                let mut is_full = false;
+                let mut put = |offset, key: Option<&[u8]>| {
+                    if let Some(key) = key
+                        && offset >= first_dirty_offset
                     {
-                        return Ok(true);
+                        is_full = is_full || !map.put(key, offset);
                     }
+                };
+                if meta.magic >= 2 {
+                    visit_records(bytes, |record| {
+                        put(record.offset(), record.key());
+                        Ok(())
+                    })?;
+                } else {
+                    for record in records(&Bytes::copy_from_slice(bytes))? {
+                        let record = record?;
+                        put(record.offset, record.key.as_deref());
+                    }
+                }
+                if is_full {
+                    return Ok(true);
                 }
             }
             if meta.last_offset >= first_dirty_offset {
@@ -348,7 +402,8 @@ impl<'a> Cleaning<'a> {
     ) -> Result<Rewritten, CleanError> {
         let interval = self.config.index_interval_bytes.max(0) as u64;
         let place = Arc::clone(&self.place);
-        let mut rewrite = Rewrite::create(place, group[0].base_offset(), interval)?;
+        let rewrite = Rewrite::create(place, group[0].base_offset(), interval)?;
+        let mut rewrite = rewrite.writing(self.settings.io_bytes);
         let mut modified_ms = 0;
         for segment in group {
             modified_ms = unless_gone(segment, segment.modified_ms().map_err(Into::into))?;
@@ -373,16 +428,17 @@ impl<'a> Cleaning<'a> {
         rewrite: &mut Rewrite,
     ) -> Result<(), CleanError> {
         let file = segment.handle()?;
-        let mut scan = segment.scan(&*file, 0, segment.size());
-        while let Some((_, meta, bytes)) = scan.next_whole()? {
-            let source = Bytes::copy_from_slice(bytes);
+        let mut scan = segment
+            .scan(&*file, 0, segment.size())
+            .reading(self.settings.io_bytes);
+        while let Some((_, meta, source)) = scan.next_whole()? {
             let before = rewrite.size();
             match filter
-                .apply(&meta, &source, transactions)
+                .apply(&meta, source, transactions, &mut self.scratch)
                 .map_err(|error| CleanError::Corrupt(error.to_string()))?
             {
                 Filtered::Dropped => {}
-                Filtered::Unchanged => rewrite.append(&meta, &source)?,
+                Filtered::Unchanged => rewrite.append(&meta, source)?,
                 Filtered::Changed(changed) => {
                     for batch in batches(&changed) {
                         let (position, meta) = batch?;
@@ -402,9 +458,8 @@ impl<'a> Cleaning<'a> {
             let written = rewrite.size() - before;
             self.stats.bytes_read += source.len() as u64;
             self.stats.bytes_written += written;
-            if (self.pace)(source.len() as u64 + written) {
-                return Err(CleanError::Aborted);
-            }
+            let moved = source.len() as u64 + written;
+            self.moved(moved)?;
         }
         Ok(())
     }

@@ -5,7 +5,12 @@
 //! cleaning end without effect, at the latest when segments are to be replaced.
 
 mod clean;
+#[cfg(test)]
+mod golden_tests;
 mod manager;
+#[cfg(test)]
+mod manager_tests;
+mod metrics;
 mod replace;
 #[cfg(test)]
 mod tests;

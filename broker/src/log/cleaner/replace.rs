@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use barnabas_core::ids::Offset;
 
 use super::CleanError;
+use crate::log::error::LogError;
 use crate::log::partition_log::PartitionLog;
 use crate::log::place::Place;
 use crate::log::rewrite::{self, Rewritten};
@@ -39,6 +40,7 @@ impl PartitionLog {
             })
         };
         let is_same = !writer.is_closed
+            && !self.cleaning_is_paused()
             && Arc::ptr_eq(&self.place(), place)
             && self.truncations.load(Ordering::Acquire) == truncations;
         let Some(index) = index.filter(|_| is_same) else {
@@ -80,6 +82,44 @@ impl PartitionLog {
         Ok(())
     }
 
+    /// Has everything below `offset` on disk, and that said in the checkpoint of the log directory.
+    pub(super) fn bring_recovery_point_to(&self, offset: Offset) -> Result<(), CleanError> {
+        if self.checkpointed_recovery_point.load(Ordering::Acquire) >= offset {
+            return Ok(());
+        }
+        self.flush_below(offset).map_err(|error| match error {
+            LogError::Storage(error) => CleanError::Storage(error),
+            _ => CleanError::Aborted,
+        })?;
+        self.volume().recovery_point_moved();
+        Ok(self.check()?)
+    }
+
+    /// No cleaning may replace segments from now on, until [`Self::resume_cleaning`]: the log is being
+    /// copied (Kafka's `abortAndPauseCleaning`).
+    pub(in crate::log) fn pause_cleaning(&self) {
+        // Whoever replaces segments now has done so when this returns.
+        let _writer = self.writer();
+        self.cleaning_paused.store(true, Ordering::Release);
+    }
+
+    pub(in crate::log) fn resume_cleaning(&self) {
+        self.cleaning_paused.store(false, Ordering::Release);
+    }
+
+    pub(super) fn cleaning_is_paused(&self) -> bool {
+        self.cleaning_paused.load(Ordering::Acquire)
+    }
+
+    /// Notes that the log cannot be cleaned; that ends with it, or when it moves to another directory.
+    pub(super) fn set_uncleanable(&self) {
+        self.uncleanable.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_uncleanable(&self) -> bool {
+        self.uncleanable.load(Ordering::Acquire)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.writer().is_closed
     }
@@ -97,7 +137,8 @@ impl PartitionLog {
         truncations: u64,
     ) -> Result<(), CleanError> {
         let _writer = self.writer();
-        if self.truncations.load(Ordering::Acquire) != truncations {
+        // What was copied before this cleaning is not clean.
+        if self.truncations.load(Ordering::Acquire) != truncations || self.cleaning_is_paused() {
             return Err(CleanError::Aborted);
         }
         self.cleaned_offset.store(offset, Ordering::Release);

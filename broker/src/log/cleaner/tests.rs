@@ -84,6 +84,7 @@ fn clean(log: &Arc<PartitionLog>, map_bytes: usize, now_ms: i64) -> Result<Stats
     let settings = Settings {
         map_bytes,
         load_factor: 0.9,
+        io_bytes: 100,
     };
     Cleaning::new(log, log.config(), cleanable, settings, now_ms, &|_| false).run()
 }
@@ -202,6 +203,7 @@ fn a_log_that_was_cut_meanwhile_is_left_alone() {
     let settings = Settings {
         map_bytes: 1000,
         load_factor: 0.9,
+        io_bytes: 100,
     };
     let cut = |_| {
         log.truncate_to(2, NOW_MS).unwrap();

@@ -71,7 +71,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("log.cleaner.io.buffer.size", Kind::Int, Some("524288"))
         .check(Check::AtLeast(0))
         .cluster_wide()
-        .not_yet()
         .doc("Memory for reading and writing in compaction, over all threads."),
     Setting::new(
         "log.cleaner.io.buffer.load.factor",
