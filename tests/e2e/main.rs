@@ -5,6 +5,7 @@
 )]
 
 mod bad_input;
+mod cleaning;
 mod client_program;
 mod clients;
 mod compaction;

@@ -22,7 +22,7 @@ use crate::kcat::kcat_prints;
 use crate::tools::{kafka_tool, require};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const TOPIC: &str = "data";
+pub(crate) const TOPIC: &str = "data";
 
 /// Answers that mean: look for the coordinator and ask again.
 const ASK_AGAIN: [i16; 4] = [14, 15, 16, 51];
@@ -34,7 +34,7 @@ fn text(text: &str) -> StrBytes {
 }
 
 /// A transactional producer, one request at a time.
-struct Producer {
+pub(crate) struct Producer {
     brokers: Vec<String>,
     id: String,
     identity: (i64, i16),
@@ -43,7 +43,7 @@ struct Producer {
 
 impl Producer {
     /// One whose transactions take `timeout_ms` at most.
-    fn init(brokers: &[String], id: &str, timeout_ms: i32) -> Producer {
+    pub(crate) fn init(brokers: &[String], id: &str, timeout_ms: i32) -> Producer {
         let mut producer = Producer {
             brokers: brokers.to_vec(),
             id: id.to_owned(),
@@ -127,11 +127,19 @@ impl Producer {
     }
 
     fn send_to(&mut self, partition: i32, value: &str) {
+        self.send_all(partition, &[(None, Some(value))]);
+    }
+
+    /// Writes keys and values as one batch.
+    pub(crate) fn send_all(&mut self, partition: i32, records: &[(Option<&str>, Option<&str>)]) {
         assert_eq!(self.add(partition), 0);
         let (id, epoch) = self.identity;
         let batch = BatchBuilder::new(Compression::None);
         let mut batch = batch.producer(id, epoch, self.sequence).transactional();
-        batch.push(1_700_000_000_000, None, Some(value.as_bytes()), &[]);
+        for (key, value) in records {
+            let (key, value) = (key.map(str::as_bytes), value.map(str::as_bytes));
+            batch.push(1_700_000_000_000, key, value, &[]);
+        }
         let partition = PartitionProduceData::default()
             .with_index(partition)
             .with_records(Some(batch.build()));
@@ -157,10 +165,10 @@ impl Producer {
             })
         });
         written.expect("a leader takes the record");
-        self.sequence += 1;
+        self.sequence += records.len() as i32;
     }
 
-    fn end(&mut self, is_committed: bool) -> i16 {
+    pub(crate) fn end(&mut self, is_committed: bool) -> i16 {
         let request = EndTxnRequest::default()
             .with_transactional_id(self.transactional_id())
             .with_producer_id(self.identity.0.into())
@@ -177,7 +185,7 @@ impl Producer {
         (described.error_code == 0).then(|| described.transaction_state.to_string())
     }
 
-    fn wait_for_state(&self, wanted: &str) {
+    pub(crate) fn wait_for_state(&self, wanted: &str) {
         let mut last = None;
         let reached = until(PATIENCE, || {
             last = self.state();

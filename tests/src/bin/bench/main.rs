@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: Apache Kafka 3.9.1 and ours under the same load, in turn, in one run on one
 //! machine. Prints a table with ratios and writes `target/bench.json`. No figure here is a test.
 
+mod cleaner;
 mod cluster;
 mod groups;
 mod report;
@@ -17,8 +18,10 @@ use stages::Sizes;
 
 /// The rows of one broker; the others are those of a cluster.
 const OF_ONE_BROKER: usize = 16;
-/// The rows of groups, at the end.
+/// The rows of groups.
 const OF_GROUPS: usize = 3;
+/// The rows of the log cleaner, at the end.
+const OF_CLEANER: usize = 2;
 
 #[expect(clippy::print_stdout, reason = "the table is the output")]
 fn main() -> Result<()> {
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
     };
     let sizes = if quick { Sizes::quick() } else { Sizes::full() };
     let (single, others) = Figure::ALL.split_at(OF_ONE_BROKER);
+    let (others, of_cleaner) = others.split_at(others.len() - OF_CLEANER);
     let (many, of_groups) = others.split_at(others.len() - OF_GROUPS);
     let mut report = Report::default();
     let mut failures = Vec::new();
@@ -64,6 +68,9 @@ fn main() -> Result<()> {
             }
             if rows.want(of_groups) {
                 outcomes.push(groups::run(kind, &sizes, &rows, &mut note));
+            }
+            if rows.want(of_cleaner) {
+                outcomes.push(cleaner::run(kind, &sizes, &mut note));
             }
             for outcome in outcomes {
                 // The other rows are worth having all the same.

@@ -70,10 +70,12 @@ pub(crate) enum Figure {
     JoinStorm,
     OffsetCommits,
     OffsetsLoad,
+    CleanerCpu,
+    CleanerThroughput,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Figure; 28] = [
+    pub(crate) const ALL: [Figure; 30] = [
         Figure::ProduceCpu,
         Figure::ProduceThroughput,
         Figure::SmallRecordCpu,
@@ -102,6 +104,8 @@ impl Figure {
         Figure::JoinStorm,
         Figure::OffsetCommits,
         Figure::OffsetsLoad,
+        Figure::CleanerCpu,
+        Figure::CleanerThroughput,
     ];
 
     /// What the row is called on the command line.
@@ -135,6 +139,8 @@ impl Figure {
             Figure::JoinStorm => "groups-join-storm",
             Figure::OffsetCommits => "groups-commits",
             Figure::OffsetsLoad => "groups-load",
+            Figure::CleanerCpu => "cleaner-cpu",
+            Figure::CleanerThroughput => "cleaner-throughput",
         }
     }
 
@@ -170,6 +176,8 @@ impl Figure {
             Figure::JoinStorm => "500 members join at once, 1,000 partitions: s until stable",
             Figure::OffsetCommits => "offset commits: thousands per CPU-second of the broker",
             Figure::OffsetsLoad => "load 1,000,000 offsets after a restart: s until all are served",
+            Figure::CleanerCpu => "clean a compacted log: broker CPU-seconds per GiB",
+            Figure::CleanerThroughput => "clean a compacted log: MiB/s",
         }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Sizes {
     pub(crate) commits: usize,
     /// Groups with a thousand offsets each.
     pub(crate) loaded_groups: usize,
+    /// Bytes of a log that is cleaned.
+    pub(crate) dirty: u64,
 }
 
 impl Sizes {
@@ -63,6 +65,7 @@ impl Sizes {
             members: 500,
             commits: 100_000,
             loaded_groups: 1_000,
+            dirty: 1 << 30,
         }
     }
 
@@ -82,6 +85,7 @@ impl Sizes {
             members: 50,
             commits: 4_000,
             loaded_groups: 20,
+            dirty: 64 << 20,
         }
     }
 }
