@@ -37,8 +37,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) struct LogDir {
     pub(crate) volume: Arc<Volume>,
     lock: Mutex<Option<Box<dyn Lock>>>,
-    /// The logs that the checkpoint of the cleaner names.
+    /// The logs that the checkpoint of the cleaner names. Held while that is written.
     cleaned: Mutex<BTreeSet<TopicPartition>>,
+    /// Held while another checkpoint is written: two that write the same file at once would take each other's
+    /// temporary file away.
+    checkpointing: Mutex<()>,
 }
 
 /// A log that was found, and whether it is a copy in the making.
@@ -98,6 +101,7 @@ impl LogDir {
             volume,
             lock: Mutex::new(lock),
             cleaned: Mutex::default(),
+            checkpointing: Mutex::default(),
         })
     }
 
@@ -337,6 +341,12 @@ impl LogDir {
         self.cleaned().contains(topic_partition)
     }
 
+    fn checkpointing(&self) -> MutexGuard<'_, ()> {
+        self.checkpointing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn cleaned(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
         self.cleaned.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -361,6 +371,7 @@ impl LogDir {
         &self,
         logs: &[Arc<PartitionLog>],
     ) -> Result<(), StorageError> {
+        let _checkpointing = self.checkpointing();
         let points: Vec<_> = logs
             .iter()
             .map(|log| (log.topic_partition(), log.recovery_point()))
@@ -376,6 +387,7 @@ impl LogDir {
         &self,
         logs: &[Arc<PartitionLog>],
     ) -> Result<(), StorageError> {
+        let _checkpointing = self.checkpointing();
         let starts: Vec<_> = logs
             .iter()
             .filter(|log| log.log_start_offset() > log.first_base_offset())
@@ -388,6 +400,7 @@ impl LogDir {
         &self,
         offsets: impl ExactSizeIterator<Item = (&'a TopicPartition, Offset)>,
     ) -> Result<(), StorageError> {
+        let _checkpointing = self.checkpointing();
         self.write_checkpoint(HIGH_WATERMARKS, offsets)
     }
 

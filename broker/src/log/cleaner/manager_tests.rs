@@ -316,3 +316,29 @@ fn cleaners_follow_the_configuration() {
     );
     manager.shutdown();
 }
+
+/// The cleaner, truncations and the clock write the checkpoints of a directory, each on a thread of its own.
+#[test]
+fn checkpoints_that_are_written_at_once_do_not_get_into_each_others_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let config = config(&[("log.dirs", path)]);
+    let files = Arc::new(crate::files::disk::Disk);
+    let manager = LogManager::open(LogDirsOptions::from_config(&config), files, |_| {
+        Arc::default()
+    });
+    let manager = manager.unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let dir = &manager.dirs[0];
+                    dir.write_checkpoints(&[]).unwrap();
+                    dir.write_cleaned_offsets(&[]).unwrap();
+                }
+            });
+        }
+    });
+    assert!(manager.all_offline().is_none());
+    manager.shutdown();
+}
