@@ -18,8 +18,6 @@ use kafka_protocol::messages::{
     CreateTopicsRequest, IncrementalAlterConfigsRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 
 use crate::report::Figure;
 use crate::stages::{GIB, JAVA_OPTIONS, MIB, Sizes, cost};
@@ -125,7 +123,7 @@ fn permit_cleaning(client: &mut WireClient, topic: &str) -> Result<()> {
 
 /// Sends about so many bytes, and gives back how many of them are below the active segment.
 fn fill(client: &mut WireClient, topic: &str, bytes: u64) -> Result<u64> {
-    let mut random = StdRng::seed_from_u64(1);
+    let mut random = 1_u64;
     let keys = bytes / (VALUE_BYTES as u64 + 30) / VALUES_A_KEY;
     let mut sent = 0;
     let mut of_segment = 0;
@@ -133,7 +131,11 @@ fn fill(client: &mut WireClient, topic: &str, bytes: u64) -> Result<u64> {
     while sent < bytes {
         let mut batch = BatchBuilder::new(Compression::None);
         for _ in 0..RECORDS_A_BATCH {
-            let key = format!("key-{:012}", random.random_range(0..keys));
+            // Knuth's generator, the same for both brokers.
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let key = format!("key-{:012}", (random >> 33) % keys);
             let value = [b'v'; VALUE_BYTES];
             batch.push(1_700_000_000_000, Some(key.as_bytes()), Some(&value), &[]);
         }
