@@ -118,11 +118,15 @@ pub fn is_internal_topic(topic: &str) -> bool {
 /// Which of `partitions` partitions of an internal topic keeps what belongs to `key`, a group or a transactional id:
 /// Java's hash over UTF-16 code units, absolute. Clients and brokers all over the cluster must agree.
 pub fn coordinator_partition(key: &str, partitions: i32) -> i32 {
-    let hash = key.encode_utf16().fold(0_i32, |hash, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    });
     // Kafka's `Utils.abs` makes the smallest number zero.
-    hash.checked_abs().unwrap_or(0) % partitions.max(1)
+    java_hash(key).checked_abs().unwrap_or(0) % partitions.max(1)
+}
+
+/// `String.hashCode` of Java.
+pub(crate) fn java_hash(text: &str) -> i32 {
+    text.encode_utf16().fold(0_i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
 }
 
 /// Longest name of a topic: `<name>-<partition>.<32 hex digits>-delete` must fit a file name.

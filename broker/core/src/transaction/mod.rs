@@ -8,8 +8,10 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`records`] | keys and values in `__transaction_state` |
+//! | `order` | in which order Kafka writes partitions |
 //! | [`state`] | what may happen when (`TransactionCoordinator`, `TransactionMetadata`) |
 
+mod order;
 pub mod records;
 pub mod state;
 #[cfg(test)]

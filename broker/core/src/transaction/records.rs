@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::TransactionalId;
+use super::{TransactionalId, order};
 use crate::fields::{FieldError, Reader, Writer};
 use crate::ids::{TopicName, TopicPartition};
 
@@ -168,7 +168,7 @@ impl TransactionValue {
         if self.state == State::Empty {
             out.i32(-1);
         } else {
-            let topics = self.topics();
+            let topics = order::as_written(&self.partitions, self.state);
             out.i32(topics.len() as i32);
             for (topic, partitions) in topics {
                 out.string(topic);
