@@ -106,6 +106,10 @@ const BAD: &[(&str, &str)] = &[
         "operator.balancing.throttle=fast",
         "operator/balancing/throttle",
     ),
+    (
+        "operator.balancing.diskMaxUsed=101",
+        "operator/balancing/diskMaxUsed",
+    ),
     ("crds.install=maybe", "crds/install"),
     ("metrics.port=9092", "metrics.port must differ"),
     (

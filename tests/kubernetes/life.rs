@@ -36,7 +36,13 @@ fn a_release_lives_through_what_happens_to_it() {
         );
         lab.plane.kubectl(&["label", "node", &node, &zone]).unwrap();
     }
-    let values = [connect.as_str(), "operator.balancing.lostGrace=5s"];
+    let values = [
+        connect.as_str(),
+        "operator.balancing.lostGrace=5s",
+        "operator.balancing.settledAfter=10s",
+        // The disk is that of this machine, whatever else it is used for.
+        "operator.balancing.diskMaxUsed=100",
+    ];
     let mut release = Release::new(lab, &values);
     let start = Instant::now();
     release.install();

@@ -188,7 +188,7 @@ impl Release {
             let seen = self
                 .try_kubectl(look)
                 .unwrap_or_else(|error| error.to_string());
-            text += &format!("--- kubectl {}\n{seen}\n", look.join(" "));
+            text.extend(["--- kubectl ", &look.join(" "), "\n", &seen, "\n"]);
         }
         text + &self.lab.end_of_logs()
     }

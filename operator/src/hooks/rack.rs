@@ -54,7 +54,7 @@ fn with_rack(settings: &str, rack: Option<&str>) -> String {
         text.push('\n');
     }
     if let Some(rack) = rack {
-        text += &format!("broker.rack={rack}\n");
+        text.extend(["broker.rack=", rack, "\n"]);
     }
     text
 }

@@ -142,7 +142,7 @@ fn is_early(error: KafkaError) -> bool {
 async fn leader(admin: &Admin, partition: &TopicPartition) -> anyhow::Result<BrokerId> {
     loop {
         let metadata = admin
-            .metadata(Topics::Named(&[partition.topic.clone()]))
+            .metadata(Topics::Named(std::slice::from_ref(&partition.topic)))
             .await?;
         let topic = metadata.topics.first();
         let leader = topic
