@@ -48,7 +48,7 @@ pub(crate) fn run(
     let mut options = options
         .of_kind(kind)
         .with("log.retention.check.interval.ms", 3_600_000)
-        .with("group.initial.rebalance.delay.ms", 3_000);
+        .with("group.initial.rebalance.delay.ms", 0);
     options.java_options = JAVA_OPTIONS.map(str::to_owned).to_vec();
     let mut broker = options.start()?;
     let address = options.address();
