@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::events::EventType;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::brokers::machine::{Graces, Transition};
@@ -63,6 +62,7 @@ impl Balancing {
                 "plannedGrace" => read.graces.planned = time()?,
                 "zoneGrace" => read.graces.zone = time()?,
                 "settledAfter" => read.graces.settled = time()?,
+                "moveCooldown" => read.mover.cool_down = time()?,
                 "throttle" => read.mover.throttle = rate()?,
                 "diskMaxUsed" => {
                     let percent = text.trim_end_matches('%').parse();
@@ -100,20 +100,13 @@ fn bytes(text: &str) -> Option<u64> {
 /// We may change something while the Lease was renewed in time and nobody stops us.
 pub struct LeaseGuard {
     pub context: Arc<Context>,
-    /// When the Lease was renewed; nothing without election.
-    pub renewed: Option<watch::Receiver<Instant>>,
     /// The lock that keeps balancers outside of Kubernetes apart from us; nothing without ZooKeeper.
     pub lock: Option<Arc<dyn Guard>>,
-    /// A little less than others wait before they take it.
-    pub valid: std::time::Duration,
 }
 
 impl Guard for LeaseGuard {
     fn may_change(&self) -> bool {
-        let renewed = self.renewed.as_ref();
-        !self.context.is_stopped.load(Ordering::Relaxed)
-            && renewed.is_none_or(|at| at.borrow().elapsed() < self.valid)
-            && self.lock.as_ref().is_none_or(|lock| lock.may_change())
+        self.context.may_change() && self.lock.as_ref().is_none_or(|lock| lock.may_change())
     }
 }
 
@@ -123,6 +116,9 @@ pub struct ConfigMapStore {
     pub name: String,
 }
 
+/// How often the record is asked for again: without it the former values of throttles are forgotten.
+const LOAD_AGAIN: usize = 10;
+const LOAD_PAUSE: Duration = Duration::from_secs(1);
 const RECORD: &str = "record.json";
 
 impl ConfigMapStore {
@@ -157,9 +153,13 @@ impl ConfigMapStore {
 impl RecordStore for ConfigMapStore {
     fn load(&self) -> BoxFuture<'_, Record> {
         Box::pin(async {
-            let found = self.api.get_opt(&self.name).await;
-            let found =
-                found.inspect_err(|error| warn!(%error, "what was recorded cannot be read"));
+            let mut found = self.api.get_opt(&self.name).await;
+            for _ in 0..LOAD_AGAIN {
+                let Err(error) = &found else { break };
+                warn!(%error, "what was recorded cannot be read yet");
+                sleep(LOAD_PAUSE).await;
+                found = self.api.get_opt(&self.name).await;
+            }
             let data = found.ok().flatten().and_then(|map| map.data);
             let json = data.and_then(|mut data| data.remove(RECORD));
             json.and_then(|json| serde_json::from_str(&json).ok())

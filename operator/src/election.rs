@@ -31,6 +31,8 @@ pub struct Wishes {
     pub balancing: Option<String>,
     /// `barnabas.dev/release`: when an uninstall began (RFC 3339).
     pub release: Option<String>,
+    /// `barnabas.dev/log`: what is logged, as in `info,barnabas_operator=debug`.
+    pub log: Option<String>,
 }
 
 /// A candidate for a Lease.
@@ -236,6 +238,7 @@ fn wishes_of(lease: &Lease) -> Wishes {
     Wishes {
         balancing: annotation("barnabas.dev/balancing"),
         release: annotation("barnabas.dev/release"),
+        log: annotation("barnabas.dev/log"),
     }
 }
 

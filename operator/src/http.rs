@@ -88,6 +88,7 @@ pub async fn serve(
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     let head = [("content-type", "text/plain; version=0.0.4")];
+    pages.context.figures();
     let mut text = pages.context.metrics.exposition();
     if let Some(mover) = pages.context.mover.get() {
         text.push_str(&mover.metrics());

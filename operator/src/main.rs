@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 use barnabas_operator::admin::Admin;
@@ -11,7 +12,9 @@ use barnabas_operator::cluster::Cluster;
 use barnabas_operator::settings::Settings;
 use barnabas_operator::{client, hooks, resource, run, topic};
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 #[derive(Parser)]
 #[command(
@@ -109,16 +112,30 @@ impl Common {
         Ok(settings)
     }
 
-    fn log(&self) -> anyhow::Result<()> {
+    /// Begins to log; what is logged can be changed by what it answers.
+    fn log(&self) -> anyhow::Result<run::LogLevel> {
         let filter = EnvFilter::try_new(&self.log).context("--log")?;
-        let logs = tracing_subscriber::fmt().with_env_filter(filter);
-        let logs = logs.with_writer(std::io::stderr);
+        let (filter, handle) = reload::Layer::new(filter);
+        let output = fmt::layer().with_writer(std::io::stderr);
+        let registry = tracing_subscriber::registry().with(filter);
         if self.log_text {
-            logs.init();
+            registry.with(output).init();
         } else {
-            logs.json().init();
+            registry.with(output.json()).init();
         }
-        Ok(())
+        let at_first = self.log.clone();
+        let current = Mutex::new(at_first.clone());
+        Ok(Box::new(move |wished| {
+            let wished = wished.unwrap_or(&at_first);
+            let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+            if *current == wished {
+                return Ok(());
+            }
+            let filter = EnvFilter::try_new(wished).map_err(|error| error.to_string())?;
+            handle.reload(filter).map_err(|error| error.to_string())?;
+            wished.clone_into(&mut current);
+            Ok(())
+        }))
     }
 }
 
@@ -137,11 +154,11 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         match command {
             Command::Run(common) => {
-                common.log()?;
-                run::run(common.settings()?, client().await?).await
+                let log = common.log()?;
+                run::run(common.settings()?, client().await?, log).await
             }
             Command::Release(common) => {
-                common.log()?;
+                drop(common.log()?);
                 // Whatever happens: an uninstall must not fail because of this.
                 if let Err(error) = release(&common).await {
                     tracing::warn!(
@@ -158,7 +175,7 @@ fn main() -> anyhow::Result<()> {
                 balance_command::run(*args).await
             }
             Command::ExportTopics(common) => {
-                common.log()?;
+                drop(common.log()?);
                 export(&common).await
             }
             Command::Try(args) => {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, ListParams};
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -18,7 +19,7 @@ use crate::balancer::{Balancing, ConfigMapStore, EventReporter, LeaseGuard, even
 use crate::brokers::watch::BrokerWatch;
 use crate::cluster::Cluster;
 use crate::controller::{Context, refresh, watch as topics};
-use crate::election::{Candidate, Leader, RENEW_DEADLINE};
+use crate::election::{Candidate, Leader};
 use crate::http::{self, Health};
 use crate::metrics::Metrics;
 use crate::moves::record::NoRecord;
@@ -37,8 +38,12 @@ const RELEASE_VALID: Duration = Duration::from_secs(600);
 /// An uninstall waits for this, within the minute that the whole may take.
 const RELEASE_LIMIT: Duration = Duration::from_secs(40);
 
+/// Changes what is logged: as wished for (`info,barnabas_operator=debug`), or as at the start. What is wrong with a wish.
+pub type LogLevel = Box<dyn Fn(Option<&str>) -> Result<(), String> + Send + Sync>;
+
 /// Runs until a signal comes or the Lease is lost; the latter is an error.
-pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, client: kube::Client, log: LogLevel) -> anyhow::Result<()> {
+    let balancing = Balancing::read(&settings)?;
     let begun = Timestamp::now();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -103,10 +108,13 @@ pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()>
         _ = interrupt.recv() => return Ok(()),
     };
     context.metrics.set("barnabas_operator_leader", &[], 1.0);
-    let moving = start_mover(&context, &registered, leader.as_ref())?;
+    if let Some(leader) = &leader {
+        let _ = context.lease_renewed.set(leader.renewed());
+    }
+    let moving = start_mover(&context, balancing, &registered);
     let wishing = leader
         .as_ref()
-        .map(|leader| tokio::spawn(follow_wishes(context.clone(), leader, begun)));
+        .map(|leader| tokio::spawn(follow_wishes(context.clone(), leader, begun, log)));
     acts_sender.send_replace(true);
 
     let mut leader = leader;
@@ -149,11 +157,10 @@ pub async fn run(settings: Settings, client: kube::Client) -> anyhow::Result<()>
 /// The one owner of moves begins to look.
 fn start_mover(
     context: &Arc<Context>,
+    balancing: Balancing,
     registered: &watch::Sender<signals::Registered>,
-    leader: Option<&Leader>,
-) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+) -> tokio::task::JoinHandle<()> {
     let settings = &context.settings;
-    let balancing = Balancing::read(settings)?;
     let reporter = Arc::new(EventReporter {
         context: context.clone(),
     });
@@ -190,18 +197,23 @@ fn start_mover(
         reporter,
         guard: Arc::new(LeaseGuard {
             context: context.clone(),
-            renewed: leader.map(Leader::renewed),
             lock: session.as_ref().map(ZooKeeper::guard),
-            valid: RENEW_DEADLINE,
         }),
         gauges: Arc::new(NoGauges),
         settings: balancing.mover,
     });
+    // A broker's wait begins when it goes, not when somebody happens to look.
+    let (looks, mut registered) = (mover.clone(), registered.subscribe());
+    tokio::spawn(async move {
+        while registered.changed().await.is_ok() {
+            looks.look();
+        }
+    });
     let _ = context.mover.set(mover);
-    Ok(tokio::spawn(async move {
+    tokio::spawn(async move {
         let _session = session;
         task.await;
-    }))
+    })
 }
 
 /// The definition must be there and accepted. Reading definitions is not among our rights, so listing tells.
@@ -213,7 +225,7 @@ async fn wait_for_definition(client: &kube::Client, settings: &Settings) -> anyh
     };
     let one = ListParams::default().limit(1);
     loop {
-        let listed = timeout(Duration::from_secs(10), api.list(&one));
+        let listed = timeout(Duration::from_secs(10), api.list_metadata(&one));
         let cause = match listed.await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
@@ -235,6 +247,7 @@ fn follow_wishes(
     context: Arc<Context>,
     leader: &Leader,
     begun: Timestamp,
+    log: LogLevel,
 ) -> impl Future<Output = ()> + Send + 'static {
     let mut wishes = leader.wishes();
     async move {
@@ -246,6 +259,9 @@ fn follow_wishes(
                     Some("cancel") => Order::Cancel,
                     _ => Order::Run,
                 });
+            }
+            if let Err(error) = log(now.log.as_deref()) {
+                warn!(wished = now.log, error, "the log is not changed");
             }
             let release = now.release;
             let is_released = release.as_deref().is_some_and(|time| is_meant(time, begun));
@@ -314,12 +330,12 @@ async fn let_go(settings: &Settings, client: &kube::Client) -> kube::Result<usiz
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
-        let listed = match api.list(&ListParams::default()).await {
+        let listed = match api.list_metadata(&ListParams::default()).await {
             Ok(listed) => listed,
             Err(kube::Error::Api(status)) if status.code == 404 => continue,
             Err(error) => return Err(error),
         };
-        for topic in listed.items.iter().filter(|topic| topic.has_finalizer()) {
+        for topic in listed.items.iter().filter(|topic| holds(topic)) {
             held += 1;
             remove_finalizer(client, topic).await;
         }
@@ -327,8 +343,12 @@ async fn let_go(settings: &Settings, client: &kube::Client) -> kube::Result<usiz
     Ok(held)
 }
 
-async fn remove_finalizer(client: &kube::Client, topic: &Topic) {
-    use kube::ResourceExt as _;
+fn holds(topic: &PartialObjectMeta<Topic>) -> bool {
+    let mut finalizers = topic.finalizers().iter();
+    finalizers.any(|one| one == crate::resource::FINALIZER)
+}
+
+async fn remove_finalizer(client: &kube::Client, topic: &PartialObjectMeta<Topic>) {
     use kube::api::{Patch, PatchParams};
     let finalizers: Vec<&String> = topic
         .finalizers()
@@ -342,7 +362,10 @@ async fn remove_finalizer(client: &kube::Client, topic: &Topic) {
     let api: Api<Topic> = Api::namespaced(client.clone(), &topic.namespace().unwrap_or_default());
     let params = PatchParams::default();
     let name = topic.name_any();
-    if let Err(error) = api.patch(&name, &params, &Patch::Merge(&patch)).await {
+    if let Err(error) = api
+        .patch_metadata(&name, &params, &Patch::Merge(&patch))
+        .await
+    {
         warn!(name, %error, "the finalizer stays for now");
     }
 }

@@ -66,7 +66,7 @@ impl Default for Settings {
             balancing: serde_yaml::Value::Null,
             resync_seconds: 120,
             refresh_seconds: 5,
-            status_writes_per_second: 100,
+            status_writes_per_second: 1000,
             pod_name: "barnabas-operator".to_owned(),
             pod_namespace: "default".to_owned(),
             tls: None,

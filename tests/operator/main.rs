@@ -6,4 +6,7 @@
 
 mod admin;
 mod balance;
+mod failures;
+mod lab;
+mod relay;
 mod topics;

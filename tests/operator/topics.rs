@@ -1,111 +1,18 @@
 //! Topics of a real API server become topics of real brokers.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
 use barnabas_tests::cluster::{Cluster, ClusterOptions};
-use barnabas_tests::kubernetes::ControlPlane;
-use barnabas_tests::server_process::ServerProcess;
-use barnabas_tests::{tools, wait};
+use barnabas_tests::kubernetes::Options;
+use barnabas_tests::wait;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const DEFINITION: &str = include_str!("../../manifests/crds/topics.yaml");
+use crate::lab::{DEFINITION, Lab, PATIENCE};
+
 const INSTALL: &str = include_str!("../../manifests/install.yaml");
 const EXAMPLES: [&str; 2] = [
     include_str!("../../manifests/examples/orders.yaml"),
     include_str!("../../manifests/examples/take-over.yaml"),
 ];
-
-fn topic(name: &str, spec: &str) -> String {
-    format!(
-        "{{apiVersion: barnabas.dev/v1alpha1, kind: Topic, metadata: {{name: {name}, namespace: default}}, spec: {{{spec}}}}}"
-    )
-}
-
-struct Lab {
-    kubernetes: ControlPlane,
-    directory: tempfile::TempDir,
-}
-
-impl Lab {
-    /// An API server that knows Topics.
-    fn start() -> Lab {
-        let directory = tempfile::tempdir().unwrap();
-        let kubernetes = ControlPlane::start(&directory.path().join("kubernetes")).unwrap();
-        kubernetes.apply(DEFINITION).unwrap();
-        let established = [
-            "wait",
-            "--for=condition=Established",
-            "crd/topics.barnabas.dev",
-            "--timeout=30s",
-        ];
-        kubernetes.kubectl(&established).unwrap();
-        Lab {
-            kubernetes,
-            directory,
-        }
-    }
-
-    fn operator(&self, name: &str, brokers: &Cluster, zookeeper: &str) -> ServerProcess {
-        let mut command = Command::new(tools::operator_binary());
-        command
-            .env("KUBECONFIG", &self.kubernetes.kubeconfig)
-            .args([
-                "run",
-                "--lease=operator",
-                "--listen=127.0.0.1:0",
-                "--namespace=*",
-            ])
-            .args(["--pod-namespace=default", "--pod-name", name])
-            .args(["--bootstrap", &brokers.bootstrap().join(",")])
-            .args(["--zookeeper", zookeeper]);
-        let log = self.directory.path().join(format!("{name}.log"));
-        ServerProcess::start(name, &mut command, &log).unwrap()
-    }
-
-    fn apply(&self, name: &str, spec: &str) -> Result<String> {
-        self.kubernetes.apply(&topic(name, spec))
-    }
-
-    fn get(&self, name: &str, path: &str) -> String {
-        let path = format!("jsonpath={{{path}}}");
-        let arguments = ["get", "topics.barnabas.dev", name, "-o", &path];
-        self.kubernetes.kubectl(&arguments).unwrap_or_default()
-    }
-
-    /// `status reason` of the Ready condition.
-    fn ready(&self, name: &str) -> String {
-        let condition = |field: &str| {
-            self.get(
-                name,
-                &format!(".status.conditions[?(@.type==\"Ready\")].{field}"),
-            )
-        };
-        format!("{} {}", condition("status"), condition("reason"))
-    }
-
-    fn wait_for(&self, name: &str, wanted: &str) {
-        let found = wait::until(PATIENCE, || (self.ready(name) == wanted).then_some(()));
-        assert!(
-            found.is_some(),
-            "{name}: {} instead of {wanted}",
-            self.ready(name)
-        );
-    }
-
-    fn wait_until_gone(&self, name: &str) {
-        let gone = wait::until(PATIENCE, || {
-            self.get(name, ".metadata.name").is_empty().then_some(())
-        });
-        assert!(gone.is_some(), "{name} stays");
-    }
-
-    fn delete(&self, name: &str) {
-        let arguments = ["delete", "topics.barnabas.dev", name, "--timeout=60s"];
-        self.kubernetes.kubectl(&arguments).unwrap();
-    }
-}
 
 /// The API server judges each rule: what it has to accept and what it has to refuse.
 #[test]
@@ -274,10 +181,26 @@ fn the_manifests_are_accepted_and_rights_are_few() {
     }
 }
 
+/// The definition as an older release may have had it: it lets everything through.
+fn lenient_definition() -> String {
+    let mut definition: serde_yaml::Value = serde_yaml::from_str(DEFINITION).unwrap();
+    let version = &mut definition["spec"]["versions"][0];
+    version["schema"]["openAPIV3Schema"] =
+        serde_yaml::from_str("{type: object, x-kubernetes-preserve-unknown-fields: true}").unwrap();
+    version.as_mapping_mut().unwrap().remove("selectableFields");
+    serde_yaml::to_string(&definition).unwrap()
+}
+
 /// The life of topics, with brokers that are ours or Apache Kafka's.
 #[test]
 fn topics_become_and_stay_what_their_resources_say() {
-    let lab = Lab::start();
+    // What an older definition let through stops nobody.
+    let lab = Lab::start_with(&lenient_definition(), &Options::default());
+    lab.apply("odd-number", "partitions: many").unwrap();
+    lab.apply("odd-kind", "config: [1, 2]").unwrap();
+    let without = "{apiVersion: barnabas.dev/v1alpha1, kind: Topic, metadata: {name: without, namespace: default}}";
+    lab.kubernetes.apply(without).unwrap();
+    lab.kubernetes.apply(DEFINITION).unwrap();
     let mut brokers = Cluster::start(&ClusterOptions::three()).unwrap();
     let zookeeper = brokers.zookeeper().connect();
     let mut operator = lab.operator("operator-1", &brokers, &zookeeper);

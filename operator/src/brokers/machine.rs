@@ -9,7 +9,7 @@ use std::time::Duration;
 use barnabas_core::ids::{BrokerEpoch, BrokerId};
 use barnabas_core::time::Now;
 
-use crate::moves::{BrokerEvidence, BrokerState, Evidence};
+use crate::moves::{BrokerEvidence, BrokerState, Evidence, Frozen};
 
 /// How long is waited before replicas are made anew elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,9 +145,9 @@ impl Machine {
     /// Takes in what is seen; answers what brokers are and what has changed.
     pub fn observe(&mut self, seen: &Seen, now: Now) -> (Evidence, Vec<Transition>) {
         let frozen = if !seen.sees_registrations {
-            Some("ZooKeeper cannot be seen".to_owned())
+            Some(Frozen::Blind("ZooKeeper"))
         } else if !seen.sees_kubernetes {
-            Some("Kubernetes cannot be seen".to_owned())
+            Some(Frozen::Blind("Kubernetes"))
         } else {
             self.note(seen, now.monotonic);
             too_many_down(seen)
@@ -220,12 +220,12 @@ impl Machine {
     }
 }
 
-fn too_many_down(seen: &Seen) -> Option<String> {
+fn too_many_down(seen: &Seen) -> Option<Frozen> {
     let all = seen.brokers.len();
     let away = seen.brokers.values().filter(|one| one.registered.is_none());
     let away = away.count();
     let allowed = (all * GONE_PERCENT_MAX / 100).max(1);
-    (away > allowed).then(|| format!("{away} of {all} brokers are down"))
+    (away > allowed).then_some(Frozen::TooManyDown { down: away, all })
 }
 
 /// Zones of two or more brokers without any that is registered, while others are there.
@@ -457,7 +457,10 @@ mod tests {
         let mut machine = Machine::default();
         machine.observe(&well(3), at(MINUTE));
         let (evidence, _) = machine.observe(&seen, at(MINUTE * 500));
-        assert_eq!(evidence.frozen.as_deref(), Some("2 of 3 brokers are down"));
+        assert_eq!(
+            evidence.frozen,
+            Some(Frozen::TooManyDown { down: 2, all: 3 })
+        );
         assert_eq!(evidence.of(BrokerId(0)).state, BrokerState::Unknown);
         assert_eq!(evidence.of(BrokerId(2)).state, BrokerState::Alive);
         assert!(evidence.brokers.values().all(|one| !one.is_due));

@@ -1,6 +1,6 @@
 //! The watches that feed the machine: pods, nodes, claims of volumes and the `StatefulSet`, beside ZooKeeper's registrations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,10 @@ const DECOMMISSION: &str = "barnabas.dev/decommission";
 const MAINTENANCE: &str = "barnabas.dev/maintenance-until";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Between two attempts to watch, doubled each time.
+const WATCH_PAUSE: Duration = Duration::from_millis(500);
+const WATCH_PAUSE_MAX: Duration = Duration::from_secs(15);
+
 /// Whether a watch was synced and has not broken since.
 #[derive(Clone, Default)]
 struct Sight(Arc<AtomicBool>);
@@ -57,6 +61,16 @@ struct Kubernetes {
     sights: Vec<Sight>,
 }
 
+/// What the `StatefulSet` says of its pods.
+#[derive(Default)]
+struct Shape {
+    /// One above the last ordinal; the first need not be 0.
+    end: Option<i32>,
+    is_rollout: bool,
+    /// Names of its templates of claims.
+    templates: Vec<String>,
+}
+
 fn follow<K>(api: Api<K>, sights: &mut Vec<Sight>) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -65,25 +79,32 @@ where
     let sight = Sight::default();
     sights.push(sight.clone());
     tokio::spawn(async move {
-        let events = watcher(api, watcher::Config::default())
-            .default_backoff()
-            .modify(|object| object.managed_fields_mut().clear());
-        let mut events = std::pin::pin!(events);
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    writer.apply_watcher_event(&event);
-                    let is_whole =
-                        !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
-                    if is_whole {
-                        sight.0.store(true, Ordering::Relaxed);
+        let mut pause = WATCH_PAUSE;
+        loop {
+            let events = watcher(api.clone(), watcher::Config::default())
+                .modify(|object| object.managed_fields_mut().clear());
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => {
+                        sight.0.store(false, Ordering::Relaxed);
+                        warn!(kind = %K::kind(&()), %error, "the watch broke; it is begun anew");
+                        break;
                     }
-                }
-                Err(error) => {
-                    sight.0.store(false, Ordering::Relaxed);
-                    warn!(kind = %K::kind(&()), %error, "the watch broke; it is begun anew");
+                };
+                writer.apply_watcher_event(&event);
+                let is_whole =
+                    !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
+                if is_whole {
+                    sight.0.store(true, Ordering::Relaxed);
+                    pause = WATCH_PAUSE;
                 }
             }
+            // A watch that goes on where it broke would tell nothing until something changes, and we would not know that
+            // we see again: everything is listed anew instead.
+            tokio::time::sleep(pause.mul_f64(0.8 + 0.4 * rand::random::<f64>())).await;
+            pause = (pause * 2).min(WATCH_PAUSE_MAX);
         }
     });
     store
@@ -181,22 +202,8 @@ impl Kubernetes {
             .sights
             .iter()
             .all(|sight| sight.0.load(Ordering::Relaxed));
-        let set = self
-            .sets
-            .state()
-            .into_iter()
-            .find(|set| set.name_any() == self.set);
-        // One above the last ordinal; the first need not be 0.
-        let wanted = set.as_ref().and_then(|set| {
-            let spec = set.spec.as_ref()?;
-            let first = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
-            Some(spec.replicas? + first.unwrap_or(0))
-        });
-        if let Some(status) = set.as_ref().and_then(|set| set.status.as_ref()) {
-            seen.is_rollout = status.update_revision.is_some()
-                && status.current_revision.is_some()
-                && status.update_revision != status.current_revision;
-        }
+        let shape = self.shape();
+        seen.is_rollout = shape.is_rollout;
         // Pods that shall be there are brokers even before they have anything.
         for pod in self.pods.state() {
             let Some(id) = self.broker_of(&pod.name_any()) else {
@@ -207,9 +214,33 @@ impl Kubernetes {
         for (id, facts) in &mut seen.brokers {
             let ordinal = id.0 - self.id_offset;
             let name = format!("{}-{ordinal}", self.set);
-            self.look_at(&name, facts);
-            facts.is_decommissioned |=
-                wanted.is_some_and(|wanted| ordinal >= wanted) && ordinal >= 0;
+            self.look_at(&name, &shape.templates, facts);
+            facts.is_decommissioned |= shape.end.is_some_and(|end| ordinal >= end) && ordinal >= 0;
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let sets = self.sets.state();
+        let Some(set) = sets.iter().find(|set| set.name_any() == self.set) else {
+            return Shape::default();
+        };
+        let spec = set.spec.as_ref();
+        let templates = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
+        Shape {
+            end: spec.and_then(|spec| {
+                let first = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
+                Some(spec.replicas? + first.unwrap_or(0))
+            }),
+            is_rollout: set.status.as_ref().is_some_and(|status| {
+                status.update_revision.is_some()
+                    && status.current_revision.is_some()
+                    && status.update_revision != status.current_revision
+            }),
+            templates: templates
+                .into_iter()
+                .flatten()
+                .map(kube::ResourceExt::name_any)
+                .collect(),
         }
     }
 
@@ -218,26 +249,33 @@ impl Kubernetes {
         Some(BrokerId(ordinal.parse::<i32>().ok()? + self.id_offset))
     }
 
-    fn look_at(&self, name: &str, facts: &mut Facts) {
+    fn look_at(&self, name: &str, templates: &[String], facts: &mut Facts) {
         let pods = self.pods.state();
         let pod = pods.iter().find(|pod| pod.name_any() == name);
-        let claim = self.claim(name, pod.map(|pod| &**pod));
-        let volume = claim.as_ref().and_then(|claim| self.volume(claim));
-        let local_node = volume.as_deref().and_then(node_of_volume);
-        facts.volume = match &claim {
+        let claims = self.claims(name, templates, pod.map(|pod| &**pod));
+        let volumes: Vec<_> = claims.iter().map(|claim| self.volume(claim)).collect();
+        let mut tied = volumes.iter().flatten();
+        let local_node = tied.find_map(|volume| node_of_volume(volume));
+        let is_lost = |claim: &Arc<PersistentVolumeClaim>| {
+            let phase = claim.status.as_ref().and_then(|one| one.phase.as_deref());
+            phase == Some("Lost")
+        };
+        facts.volume = if claims.is_empty() {
+            // A claim that ought to be there and was deleted took the data along.
+            if templates.is_empty() {
+                Volume::Unknown
+            } else {
+                Volume::Lost
+            }
+        } else if claims.iter().any(is_lost) {
+            Volume::Lost
+        } else if local_node.is_some() {
+            Volume::Local
+        } else if volumes.iter().any(Option::is_none) {
             // Without the right to look at volumes nothing is known of where they are.
-            None if pod.is_none() && !self.claims.is_empty() => Volume::Unknown,
-            None => Volume::Unknown,
-            Some(claim) => match claim
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref())
-            {
-                Some("Lost") => Volume::Lost,
-                _ if volume.is_none() => Volume::Unknown,
-                _ if local_node.is_some() => Volume::Local,
-                _ => Volume::Remote,
-            },
+            Volume::Unknown
+        } else {
+            Volume::Remote
         };
         let placed = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
         let node_name = placed.clone().or_else(|| local_node.clone());
@@ -270,17 +308,23 @@ impl Kubernetes {
         }
     }
 
-    /// The claim of a broker's pod: by the pod, or by the name that the `StatefulSet` gives it (`<template>-<pod>`).
-    fn claim(&self, name: &str, pod: Option<&PodObject>) -> Option<Arc<PersistentVolumeClaim>> {
+    /// The claims of a broker's pod: by the pod, or by the names that the `StatefulSet` gives them (`<template>-<pod>`).
+    fn claims(
+        &self,
+        name: &str,
+        templates: &[String],
+        pod: Option<&PodObject>,
+    ) -> Vec<Arc<PersistentVolumeClaim>> {
         let volumes = pod.and_then(|pod| pod.spec.as_ref()?.volumes.clone());
         let by_pod = volumes.into_iter().flatten();
         let by_pod = by_pod.filter_map(|volume| Some(volume.persistent_volume_claim?.claim_name));
-        let by_pod: Vec<String> = by_pod.collect();
-        let suffix = format!("-{name}");
-        self.claims.state().into_iter().find(|claim| {
-            let claim = claim.name_any();
-            by_pod.contains(&claim) || claim.ends_with(&suffix)
-        })
+        let by_set = templates
+            .iter()
+            .map(|template| format!("{template}-{name}"));
+        let names: BTreeSet<String> = by_pod.chain(by_set).collect();
+        let mut claims = self.claims.state();
+        claims.retain(|claim| names.contains(&claim.name_any()));
+        claims
     }
 
     fn volume(&self, claim: &PersistentVolumeClaim) -> Option<Arc<PersistentVolume>> {

@@ -7,6 +7,8 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`reconcile`] | one pass over one resource: the order of steps |
+//! | `rights`, `wishes`, `deleting` | who may ask for a topic; what the mover is told of it; how its resource ends |
+//! | `writing`, [`flow`] | what is written to the API server, and how much at once |
 //! | [`steps`] | carrying out a step |
 //! | [`batcher`], [`failure`] | many intents in one request; what a refusal means |
 //! | [`watch`] | the watch of resources, the claims, the queue |
@@ -14,32 +16,44 @@
 //! | [`events`] | events |
 
 pub mod batcher;
+mod deleting;
 pub mod events;
 pub mod failure;
+#[cfg(test)]
+mod fake_broker;
+pub mod flow;
 pub mod reconcile;
 pub mod refresh;
+mod rights;
 pub mod steps;
+#[cfg(test)]
+mod tests;
 pub mod watch;
+mod wishes;
+mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use barnabas_core::ids::{TopicId, TopicName};
 use kube::runtime::reflector::ObjectRef;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as latest};
 use tokio::time::Instant;
 
 use crate::admin::{ConfigChanges, CreatedTopic, NewPartitions};
-use crate::cluster::{Cluster, TopicView};
+use crate::cluster::{Cluster, ClusterView, TopicView};
+use crate::election::RENEW_DEADLINE;
 use crate::metrics::Metrics;
-use crate::resource::Topic;
+use crate::moves::Mover;
+use crate::resource::{RackSpread, Topic, TopicStatus};
 use crate::settings::Settings;
 use crate::topic::claims::{Claims, Name};
 use crate::topic::plan::Desired;
 use batcher::Batcher;
 use events::Events;
+use flow::Flow;
 
 /// What reconciles share.
 pub struct Context {
@@ -58,7 +72,11 @@ pub struct Context {
     pub look: Batcher<TopicName, ()>,
     /// What is remembered of resources between passes; lost without harm.
     pub memory: Mutex<BTreeMap<Name, Memory>>,
+    /// Requests to the API server about Topics.
+    pub flow: Flow,
     pub status_writes: Limiter,
+    /// Resources that wait for a pass.
+    pub waiting: Mutex<BTreeSet<Name>>,
     /// A whole snapshot was read at least once.
     pub is_cluster_known: AtomicBool,
     /// Since when no broker answers.
@@ -68,7 +86,9 @@ pub struct Context {
     /// The Lease is lost, or the process stops: nothing is changed any more.
     pub is_stopped: AtomicBool,
     /// Who moves replicas, once this operator acts.
-    pub mover: std::sync::OnceLock<crate::moves::Mover>,
+    pub mover: Arc<OnceLock<Mover>>,
+    /// When our Lease was renewed; never set without election.
+    pub lease_renewed: OnceLock<latest::Receiver<Instant>>,
     /// Topics that changed since they were looked at.
     pub dirty: Mutex<BTreeSet<String>>,
 }
@@ -80,13 +100,28 @@ type Queue = (Option<String>, mpsc::Sender<ObjectRef<Topic>>);
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub failures: u32,
-    pub written: Option<Instant>,
+    pub written: Option<Written>,
     pub first_seen: Option<Instant>,
     pub was_ready: bool,
     /// When deletion was asked for.
     pub deleting_since: Option<Instant>,
     /// The last warning, not to repeat it each pass.
     pub warned: Option<String>,
+    /// Since when the replicas are not as many as asked for, although they were.
+    pub replicas_off_since: Option<Instant>,
+    /// In a word, for the figures.
+    pub state: Option<&'static str>,
+}
+
+/// A status that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub at: Instant,
+    pub uid: Option<String>,
+    /// The resource's version by it.
+    pub version: u64,
+    /// Until the watch tells of it.
+    pub status: Option<TopicStatus>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,12 +136,15 @@ impl Context {
         metrics: Arc<Metrics>,
     ) -> Self {
         let events = Events::spawn(client.clone(), &settings.pod_name, metrics.clone());
+        let mover = Arc::<OnceLock<Mover>>::default();
         Self {
-            create: steps::creator(&cluster, &metrics),
+            create: steps::creator(&cluster, &mover, &metrics),
             delete: steps::deleter(&cluster, &metrics),
             add_partitions: steps::grower(&cluster, &metrics),
             alter_config: steps::configurer(&cluster, &metrics),
             look: steps::looker(&cluster, &metrics),
+            flow: Flow::default(),
+            waiting: Mutex::default(),
             status_writes: Limiter::new(settings.status_writes_per_second),
             client,
             settings,
@@ -120,7 +158,8 @@ impl Context {
             unreachable_since: Mutex::default(),
             is_released: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
-            mover: std::sync::OnceLock::new(),
+            mover,
+            lease_renewed: OnceLock::new(),
             dirty: Mutex::default(),
         }
     }
@@ -130,8 +169,61 @@ impl Context {
         self.cluster.view().topics.get(name).cloned()
     }
 
+    /// Whether anything may be changed: nobody stops us, and the Lease was renewed in time. A process that was frozen
+    /// for a while finds out here, before anybody has told it.
+    pub fn may_change(&self) -> bool {
+        let renewed = self.lease_renewed.get();
+        !self.is_stopped.load(Ordering::Relaxed)
+            && renewed.is_none_or(|at| at.borrow().elapsed() < RENEW_DEADLINE)
+    }
+
+    /// How many brokers may get replicas, and in how many racks they are (0 if that is not known of all).
+    pub fn members(&self, view: &ClusterView) -> (usize, usize) {
+        let known = self.mover.get().map(Mover::status);
+        let known = known.map(|status| status.borrow().brokers.clone());
+        let may = |id| {
+            let state = known.as_ref().and_then(|known| known.get(&id));
+            state.is_none_or(|state| !state.is_leaving())
+        };
+        let members: Vec<_> = view.brokers.values().filter(|node| may(node.id)).collect();
+        let racks: Option<BTreeSet<&String>> =
+            members.iter().map(|node| node.rack.as_ref()).collect();
+        (members.len(), racks.map_or(0, |racks| racks.len()))
+    }
+
+    /// Partitions from what there is to `total`, on brokers of the planner's choice.
+    pub(crate) fn new_partitions(
+        &self,
+        topic: &TopicView,
+        total: i32,
+        spread: RackSpread,
+    ) -> NewPartitions {
+        let view = self.cluster.view();
+        let placer = self.mover.get().map(|mover| mover.placer(&view));
+        steps::new_partitions(placer, topic, total, spread)
+    }
+
+    /// Adds what is only known when somebody asks to the figures.
+    pub fn figures(&self) {
+        let waiting = lock(&self.waiting).len();
+        let metrics = &self.metrics;
+        metrics.set("barnabas_operator_queue_depth", &[], waiting as f64);
+        let limit = self.flow.limit();
+        metrics.set("barnabas_operator_api_requests_limit", &[], limit);
+        let mut states = BTreeMap::<&str, usize>::new();
+        for memory in lock(&self.memory).values() {
+            *states.entry(memory.state.unwrap_or("new")).or_default() += 1;
+        }
+        let name = "barnabas_operator_topics";
+        metrics.clear(name);
+        for (state, count) in states {
+            metrics.set(name, &[("state", state)], count as f64);
+        }
+    }
+
     /// Puts a resource into the queue of its namespace.
     pub async fn enqueue(&self, name: &Name) {
+        lock(&self.waiting).insert(name.clone());
         let queue = lock(&self.queues)
             .iter()
             .find(|(namespace, _)| namespace.as_ref().is_none_or(|one| *one == name.namespace))

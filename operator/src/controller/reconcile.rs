@@ -1,40 +1,33 @@
 //! One pass over one Topic: deletion, claim, pause, finalizer, then step after step until it is as asked for.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use barnabas_core::balance::FactorError;
 use barnabas_core::ids::TopicName;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
-use kube::{Resource as _, ResourceExt as _};
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::failure::Failure;
-use super::{Context, lock, steps};
+use super::writing::latest_status;
+use super::{Context, lock};
 use crate::admin::{ConfigChanges, ConfigResource};
 use crate::cluster::TopicView;
-use crate::moves::Mover;
-use crate::resource::{DeletionPolicy, FINALIZER, RackSpread, Topic, TopicStatus, annotation};
+use crate::moves::{Mover, RunningMove};
+use crate::resource::{RackSpread, Topic, TopicStatus, annotation};
 use crate::topic::claims::Name;
-use crate::topic::deletion::{self, Deletion, Live};
-use crate::topic::placement::Brokers;
 use crate::topic::plan::{Desired, Facts, Plan, Problem, Reason, Step, plan};
 use crate::topic::status::{Finding, Verdict, can_wait, compute};
 
-/// Who writes status.
-const FIELD_MANAGER: &str = "barnabas-operator-status";
 /// Of one resource, unless something flips that people wait for.
 const STATUS_PAUSE: Duration = Duration::from_secs(5);
 /// A person has to act: look again in case it was done elsewhere.
 const STALLED: Duration = Duration::from_secs(600);
-/// No broker is registered for so long before the cluster may be taken for gone.
-const CLUSTER_GONE: Duration = Duration::from_secs(60);
+/// Somebody else may own the topics by now; if it was a hiccup, look again.
+pub(super) const NOT_NOW: Duration = Duration::from_secs(1);
 /// Steps in one pass; each is followed by a look.
 const STEPS_MAX: usize = 8;
 
@@ -74,12 +67,16 @@ pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Actio
     context.remember(&name, |memory| {
         memory.first_seen.get_or_insert(begun);
     });
+    lock(&context.waiting).remove(&name);
+    let progress = InProgress::begin(&context, &name);
     let pass = Pass {
         topic: &topic,
+        status: latest_status(&context, &name, &topic),
         context: &context,
-        name,
+        name: name.clone(),
     };
     let result = pass.run().instrument(span).await;
+    drop(progress);
     let metrics = &context.metrics;
     let outcome = match &result {
         Ok(_) => [("result", "ok"), ("class", "none")],
@@ -91,10 +88,44 @@ pub async fn reconcile(topic: Arc<Topic>, context: Arc<Context>) -> Result<Actio
     result
 }
 
-struct Pass<'a> {
-    topic: &'a Topic,
+/// Shows a pass that runs, so that one that never ends is seen.
+struct InProgress<'a> {
     context: &'a Context,
-    name: Name,
+    name: &'a Name,
+}
+
+const DRIFT_REPAIRED: &str = "barnabas_operator_drift_repaired_total";
+const IN_PROGRESS: &str = "barnabas_operator_reconcile_in_progress_start_time_seconds";
+
+impl<'a> InProgress<'a> {
+    fn begin(context: &'a Context, name: &'a Name) -> Self {
+        let now = Timestamp::now().as_millisecond() as f64 / 1000.0;
+        context.metrics.set(IN_PROGRESS, &Self::labels(name), now);
+        Self { context, name }
+    }
+
+    fn labels(name: &Name) -> [(&str, &str); 3] {
+        [
+            ("kind", "Topic"),
+            ("namespace", &name.namespace),
+            ("name", &name.name),
+        ]
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        let labels = Self::labels(self.name);
+        self.context.metrics.unset(IN_PROGRESS, &labels);
+    }
+}
+
+pub(super) struct Pass<'a> {
+    pub(super) topic: &'a Topic,
+    /// Newer than the resource's own if that was written a moment ago.
+    pub(super) status: Option<TopicStatus>,
+    pub(super) context: &'a Context,
+    pub(super) name: Name,
 }
 
 impl Pass<'_> {
@@ -114,8 +145,7 @@ impl Pass<'_> {
             return Ok(Action::await_change());
         }
         if !topic.is_managed() {
-            self.tell_mover(false, false);
-            self.withdraw_replicas();
+            self.withdraw_wishes();
             self.remove_finalizer().await?;
             return self
                 .report(Verdict::Unmanaged, &Plan::default(), true)
@@ -150,9 +180,9 @@ impl Pass<'_> {
     }
 
     /// Step after step, each followed by a look.
-    async fn work(&self, desired: &Desired) -> Result<Action, PassError> {
+    pub(super) async fn work(&self, desired: &Desired) -> Result<Action, PassError> {
         let Self { topic, context, .. } = self;
-        let status = topic.status.as_ref();
+        let status = self.status.as_ref();
         let mut owned_id = status.and_then(|status| status.topic_id.clone());
         let had = owned_id.is_some();
         let kafka_name: TopicName = desired.name.as_str().into();
@@ -171,14 +201,14 @@ impl Pass<'_> {
                 .as_ref()
                 .and_then(|one| one.id)
                 .map(|id| id.to_string());
-            let brokers = Brokers::new(&view, &[]);
+            let (eligible, racks) = context.members(&view);
             let is_owned = owned_id.is_some() && owned_id == live_id;
             let facts = Facts {
                 view: &view,
                 topic: live.as_deref(),
                 is_owned,
-                eligible: brokers.eligible(),
-                racks: brokers.racks(),
+                eligible,
+                racks,
             };
             let found = plan(desired, &facts);
             let is_blocked = found
@@ -188,12 +218,15 @@ impl Pass<'_> {
             let Some(step) = found.step.clone().filter(|_| !is_blocked) else {
                 return self.conclude(&found, is_owned, had).await;
             };
-            if context.is_stopped.load(Ordering::Relaxed) {
-                return Ok(Action::await_change());
+            if !context.may_change() {
+                return Ok(Action::requeue(NOT_NOW));
             }
-            if let (Step::ChangeReplicas(wanted), Some(mover)) = (&step, context.mover.get()) {
+            if let Step::ChangeReplicas(wanted) = step {
+                let Some(mover) = context.mover.get() else {
+                    return Ok(Action::requeue(NOT_NOW));
+                };
                 return self
-                    .ask_mover(mover, &kafka_name, *wanted as usize, found)
+                    .ask_mover(mover, &kafka_name, wanted as usize, found)
                     .await;
             }
             let done = self.carry_out(desired, &step, live.as_deref()).await;
@@ -228,67 +261,8 @@ impl Pass<'_> {
             .await
     }
 
-    /// Other replicas are the mover's business: it is told what is wanted and says what it makes of it.
-    async fn ask_mover(
-        &self,
-        mover: &Mover,
-        name: &TopicName,
-        wanted: usize,
-        mut found: Plan,
-    ) -> Result<Action, PassError> {
-        let mut is_new = false;
-        mover.wish(|wishes| is_new = wishes.replicas.insert(name.clone(), wanted) != Some(wanted));
-        if is_new {
-            info!(wanted, "asking for other replicas");
-            self.announce(&Step::ChangeReplicas(wanted as i32), &found, true, true);
-        }
-        let refused = mover.status().borrow().refused.get(name).cloned();
-        if let Some(refused) = refused.filter(|_| !is_new) {
-            let reason = match refused {
-                FactorError::BelowMinIsr { .. } => Reason::ReplicasBelowMinIsr,
-                FactorError::NoReplicas => Reason::InvalidSpec,
-                FactorError::NoTopic(_)
-                | FactorError::TooFewBrokers { .. }
-                | FactorError::NoRoom { .. } => Reason::WaitingForBrokers,
-            };
-            found.problems.push((reason, refused.to_string()).into());
-        }
-        found.is_moving = true;
-        self.conclude(&found, true, true).await
-    }
-
-    /// What the mover has to know of a topic beside its replicas.
-    fn tell_mover(&self, rack_required: bool, paused: bool) {
-        if let Some(mover) = self.context.mover.get() {
-            let name: TopicName = self.topic.topic_name().as_str().into();
-            mover.wish(|wishes| {
-                let set = |names: &mut BTreeSet<TopicName>, is: bool| {
-                    if is {
-                        names.insert(name.clone());
-                    } else {
-                        names.remove(&name);
-                    }
-                };
-                set(&mut wishes.rack_required, rack_required);
-                set(&mut wishes.paused, paused);
-                if paused {
-                    wishes.replicas.remove(&name);
-                }
-            });
-        }
-    }
-
-    fn withdraw_replicas(&self) {
-        if let Some(mover) = self.context.mover.get() {
-            let name: TopicName = self.topic.topic_name().as_str().into();
-            mover.wish(|wishes| {
-                wishes.replicas.remove(&name);
-            });
-        }
-    }
-
     /// Reads what was just written. A new topic takes a moment until all brokers know it and it has leaders.
-    async fn look(&self, name: &TopicName, step: &Step) -> Result<(), Failure> {
+    pub(super) async fn look(&self, name: &TopicName, step: &Step) -> Result<(), Failure> {
         let context = self.context;
         let until = Instant::now() + Duration::from_millis(1500);
         let mut pause = Duration::from_millis(10);
@@ -326,7 +300,7 @@ impl Pass<'_> {
     }
 
     /// Does it; the id of the topic if that is known to be ours by it.
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
         desired: &Desired,
         step: &Step,
@@ -345,18 +319,8 @@ impl Pass<'_> {
                     to = total,
                     "adding partitions"
                 );
-                let wish = steps::new_partitions(&context.cluster, live, *total);
+                let wish = context.new_partitions(live, *total, desired.rack_spread);
                 context.add_partitions.ask(wish).await.map(|()| None)
-            }
-            (Step::ChangeReplicas(wanted), Some(live)) => {
-                let moved =
-                    steps::change_replicas(&context.cluster, live, *wanted as usize).await?;
-                info!(wanted, partitions = moved, "changing replicas");
-                if moved == 0 {
-                    let message = "other moves have to end first, or replicas to come in sync";
-                    return Err(Failure::because(Reason::WaitingForBrokers, message));
-                }
-                Ok(None)
             }
             (Step::AlterConfig(changes), Some(live)) => {
                 info!(?changes, "changing settings");
@@ -366,21 +330,23 @@ impl Pass<'_> {
                 };
                 context.alter_config.ask(wish).await.map(|()| None)
             }
-            (Step::AddPartitions(_) | Step::ChangeReplicas(_) | Step::AlterConfig(_), None) => {
-                Err(Failure::Look)
-            }
+            // Other replicas are the mover's business.
+            (Step::ChangeReplicas(_), _)
+            | (Step::AddPartitions(_) | Step::AlterConfig(_), None) => Err(Failure::Look),
         }
     }
 
     /// Events of what was done.
-    fn announce(&self, step: &Step, found: &Plan, had: bool, is_owned: bool) {
+    pub(super) fn announce(&self, step: &Step, found: &Plan, had: bool, is_owned: bool) {
         let Self { topic, context, .. } = self;
         let events = &context.events;
-        let status = topic.status.as_ref();
+        let status = self.status.as_ref();
         let is_as_seen =
             status.and_then(|one| one.observed_generation) == topic.metadata.generation;
         match step {
             Step::Create if had => {
+                let kind = [("kind", "topic")];
+                context.metrics.count(DRIFT_REPAIRED, &kind, 1);
                 let note = "the topic was deleted by somebody else and is made anew, empty";
                 events.warning(topic, "TopicRecreated", note);
             }
@@ -390,13 +356,16 @@ impl Pass<'_> {
                 events.normal(topic, "PartitionsIncreased", &note);
             }
             Step::ChangeReplicas(wanted) => {
+                if is_as_seen {
+                    let kind = [("kind", "replicas")];
+                    context.metrics.count(DRIFT_REPAIRED, &kind, 1);
+                }
                 let note = format!("to {wanted} replicas of each partition");
                 events.normal(topic, "ReplicasChangeStarted", &note);
             }
             Step::AlterConfig(_) if is_owned && is_as_seen => {
                 let kind = [("kind", "config")];
-                let name = "barnabas_operator_drift_repaired_total";
-                context.metrics.count(name, &kind, 1);
+                context.metrics.count(DRIFT_REPAIRED, &kind, 1);
                 let note = found.differing.join(", ");
                 events.normal(topic, "ConfigDriftRepaired", &note);
             }
@@ -407,7 +376,12 @@ impl Pass<'_> {
     }
 
     /// Nothing is left to be done.
-    async fn conclude(&self, found: &Plan, is_owned: bool, had: bool) -> Result<Action, PassError> {
+    pub(super) async fn conclude(
+        &self,
+        found: &Plan,
+        is_owned: bool,
+        had: bool,
+    ) -> Result<Action, PassError> {
         let Self { topic, context, .. } = self;
         let problem = found.problems.first();
         // Taken over, now that nothing speaks against it.
@@ -435,9 +409,10 @@ impl Pass<'_> {
             None => {
                 let moving = found.is_moving;
                 if found.step.is_none() {
+                    context.remember(&self.name, |memory| memory.replicas_off_since = None);
                     self.withdraw_replicas();
                 }
-                let was_moving = topic.status.as_ref().is_some_and(|status| {
+                let was_moving = self.status.as_ref().is_some_and(|status| {
                     let condition = status.condition("Reconciling");
                     condition
                         .is_some_and(|one| one.status == "True" && one.reason == "ReplicasChanging")
@@ -470,7 +445,7 @@ impl Pass<'_> {
         }
     }
 
-    fn warn_once(&self, reason: &str, message: &str) {
+    pub(super) fn warn_once(&self, reason: &str, message: &str) {
         let text = format!("{reason}: {message}");
         let mut is_new = false;
         self.context.remember(&self.name, |memory| {
@@ -483,62 +458,11 @@ impl Pass<'_> {
         }
     }
 
-    fn is_of_this_cluster(&self) -> bool {
-        is_for(self.topic, self.context)
-    }
-
-    fn check_claim(&self) -> Result<(), Problem> {
-        let claims = lock(&self.context.claims);
-        match claims.owner(&self.topic.topic_name()) {
-            Some(owner) if *owner != self.name => {
-                let message = format!("the topic belongs to {owner}, which is older");
-                Err((Reason::ResourceConflict, message).into())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_policy(&self, desired: &Desired) -> Result<(), Problem> {
-        let namespace = &self.name.namespace;
-        let Some(policy) = self.context.settings.policy(namespace) else {
-            return Ok(());
-        };
-        let allowed = &policy.prefixes;
-        let matches = |prefix: &String| desired.name.starts_with(prefix.as_str());
-        if !allowed.is_empty() && !allowed.iter().any(matches) {
-            let message = format!(
-                "topics of namespace {namespace} begin with {}",
-                allowed.join(" or ")
-            );
-            return Err((Reason::NameNotAllowed, message).into());
-        }
-        let limits = [
-            ("partitions", desired.partitions, policy.max_partitions),
-            ("replicas", desired.replicas, policy.max_replicas),
-        ];
-        for (what, wanted, max) in limits {
-            if let (Some(wanted), Some(max)) = (wanted, max)
-                && wanted > max
-            {
-                let message = format!(
-                    "{wanted} {what} are more than the {max} that namespace {namespace} may have"
-                );
-                return Err((Reason::PolicyViolation, message).into());
-            }
-        }
-        if let Some(max) = policy.max_topics {
-            let rank = lock(&self.context.claims).rank(&self.name);
-            if rank > max {
-                let message = format!(
-                    "namespace {namespace} may have {max} topics, and older resources have them"
-                );
-                return Err((Reason::PolicyViolation, message).into());
-            }
-        }
-        Ok(())
-    }
-
-    async fn stall(&self, problem: Problem, is_owned: bool) -> Result<Action, PassError> {
+    pub(super) async fn stall(
+        &self,
+        problem: Problem,
+        is_owned: bool,
+    ) -> Result<Action, PassError> {
         self.warn_once(problem.reason.name(), &problem.message);
         let owns = is_owned && self.is_live_owned();
         let shows = problem.reason != Reason::ResourceConflict;
@@ -553,8 +477,8 @@ impl Pass<'_> {
     }
 
     /// The topic that lives is the one that the status names.
-    fn is_live_owned(&self) -> bool {
-        let status = self.topic.status.as_ref();
+    pub(super) fn is_live_owned(&self) -> bool {
+        let status = self.status.as_ref();
         let owned = status.and_then(|status| status.topic_id.as_deref());
         let live = self.context.topic(&self.topic.topic_name());
         match (owned, live.and_then(|topic| topic.id)) {
@@ -565,7 +489,7 @@ impl Pass<'_> {
     }
 
     /// Something that passes: tried again, ever more seldom.
-    async fn fail(&self, problem: Problem) -> Result<Action, PassError> {
+    pub(super) async fn fail(&self, problem: Problem) -> Result<Action, PassError> {
         let context = self.context;
         let mut failures = 0;
         context.remember(&self.name, |memory| {
@@ -579,7 +503,7 @@ impl Pass<'_> {
         );
         let again = backoff(failures);
         let is_out = problem.reason == Reason::KafkaUnavailable;
-        let status = self.topic.status.as_ref();
+        let status = self.status.as_ref();
         let is_known = status.is_some_and(|status| {
             status.observed_generation == self.topic.metadata.generation && status.is_true("Ready")
         });
@@ -598,7 +522,7 @@ impl Pass<'_> {
         .await
     }
 
-    async fn report(
+    pub(super) async fn report(
         &self,
         verdict: Verdict,
         found: &Plan,
@@ -609,7 +533,7 @@ impl Pass<'_> {
         self.report_as(verdict, found, shows, owns, again).await
     }
 
-    async fn report_as(
+    pub(super) async fn report_as(
         &self,
         verdict: Verdict,
         found: &Plan,
@@ -621,6 +545,14 @@ impl Pass<'_> {
         let view = context.cluster.view();
         let kafka_name = topic.topic_name();
         let live = view.topics.get(kafka_name.as_str());
+        let mover = context.mover.get().map(Mover::status);
+        let running: Vec<RunningMove> = mover.map_or_else(Vec::new, |status| {
+            let status = status.borrow();
+            let running = status.running.iter();
+            let of_topic =
+                |one: &&RunningMove| *one.planned.partition.topic == *kafka_name.as_str();
+            running.filter(of_topic).cloned().collect()
+        });
         let finding = Finding {
             generation: topic.metadata.generation,
             name: &kafka_name,
@@ -628,16 +560,19 @@ impl Pass<'_> {
             topic: live.filter(|_| shows).map(|live| (&*view, &**live)),
             is_owned,
             unmanaged: found.unmanaged.clone(),
+            moves: &running,
             now: Timestamp::now(),
         };
-        let status = compute(finding, topic.status.as_ref());
-        if topic.status.as_ref() == Some(&status) {
+        let status = compute(finding, self.status.as_ref());
+        let state = state_of(&status);
+        context.remember(&self.name, |memory| memory.state = Some(state));
+        if self.status.as_ref() == Some(&status) {
             return Ok(Action::requeue(again));
         }
-        if can_wait(topic.status.as_ref(), &status) {
+        if can_wait(self.status.as_ref(), &status) {
             let written = lock(&context.memory)
                 .get(&self.name)
-                .and_then(|memory| memory.written);
+                .and_then(|memory| memory.written.as_ref().map(|written| written.at));
             if let Some(left) = written.and_then(|at| STATUS_PAUSE.checked_sub(at.elapsed())) {
                 return Ok(Action::requeue(left.min(again)));
             }
@@ -645,290 +580,17 @@ impl Pass<'_> {
         self.write_status(&status).await?;
         Ok(Action::requeue(again))
     }
+}
 
-    async fn write_status(&self, status: &TopicStatus) -> Result<(), PassError> {
-        let Self { topic, context, .. } = self;
-        context.status_writes.turn().await;
-        let patch = json!({
-            "apiVersion": Topic::api_version(&()),
-            "kind": Topic::kind(&()),
-            // A resource of that name that came later is not meant.
-            "metadata": {"name": self.name.name, "namespace": self.name.namespace, "uid": topic.metadata.uid},
-            "status": serde_json::to_value(status)?,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = self
-            .api()
-            .patch_status(&self.name.name, &params, &Patch::Apply(&patch))
-            .await;
-        match written {
-            Ok(_) => {
-                context
-                    .metrics
-                    .count("barnabas_operator_status_writes_total", &[], 1);
-                context.remember(&self.name, |memory| memory.written = Some(Instant::now()));
-                Ok(())
-            }
-            // It is gone, or another has its name: the watch tells.
-            Err(kube::Error::Api(gone)) if matches!(gone.code, 404 | 409) => Ok(()),
-            Err(error) => {
-                self.count_api_error(&error);
-                Err(error.into())
-            }
-        }
-    }
-
-    fn count_api_error(&self, error: &kube::Error) {
-        let code = match error {
-            kube::Error::Api(status) => status.code.to_string(),
-            _ => "none".to_owned(),
-        };
-        let pairs = [("code", code.as_str())];
-        self.context
-            .metrics
-            .count("barnabas_operator_api_errors_total", &pairs, 1);
-    }
-
-    fn api(&self) -> Api<Topic> {
-        Api::namespaced(self.context.client.clone(), &self.name.namespace)
-    }
-
-    async fn patch_finalizers(&self, patch: serde_json::Value) -> Result<(), PassError> {
-        let patch: Patch<()> = Patch::Json(serde_json::from_value(patch)?);
-        let params = PatchParams::default();
-        match self.api().patch(&self.name.name, &params, &patch).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
-            Err(error) => {
-                self.count_api_error(&error);
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn ensure_finalizer(&self) -> Result<(), PassError> {
-        if self.topic.has_finalizer() {
-            return Ok(());
-        }
-        let uid = &self.topic.metadata.uid;
-        let same = json!({"op": "test", "path": "/metadata/uid", "value": uid});
-        let patch = if self.topic.finalizers().is_empty() {
-            json!([
-                same,
-                {"op": "test", "path": "/metadata/finalizers", "value": null},
-                {"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]},
-            ])
-        } else {
-            json!([same, {"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER}])
-        };
-        self.patch_finalizers(patch).await
-    }
-
-    async fn remove_finalizer(&self) -> Result<(), PassError> {
-        let mut finalizers = self.topic.finalizers().iter();
-        let Some(at) = finalizers.position(|one| one == FINALIZER) else {
-            return Ok(());
-        };
-        let path = format!("/metadata/finalizers/{at}");
-        self.patch_finalizers(json!([
-            {"op": "test", "path": "/metadata/uid", "value": self.topic.metadata.uid},
-            {"op": "test", "path": path, "value": FINALIZER},
-            {"op": "remove", "path": path},
-        ]))
-        .await
-    }
-
-    /// Lets the resource go, and its topic as the rules say.
-    async fn delete(&self) -> Result<Action, PassError> {
-        let Self { topic, context, .. } = self;
-        if !topic.has_finalizer() {
-            return Ok(Action::await_change());
-        }
-        self.withdraw_replicas();
-        let since = Instant::now();
-        context.remember(&self.name, |memory| {
-            memory.deleting_since.get_or_insert(since);
-        });
-        let kafka_name: TopicName = topic.topic_name().as_str().into();
-        let status = topic.status.as_ref();
-        let other = lock(&context.claims).has_other(&kafka_name, &self.name);
-        let mut facts = deletion::Facts {
-            is_managed: topic.is_managed() && self.is_of_this_cluster(),
-            retains: topic.spec.deletion_policy == DeletionPolicy::Retain,
-            is_forced: topic.is_annotated(annotation::FORCE_FINALIZE, "true"),
-            is_released: context.is_released.load(Ordering::Relaxed),
-            has_other_claim: other,
-            owned_id: status.and_then(|status| status.topic_id.clone()),
-            looks_own: false,
-            live: Live::Unknown,
-        };
-        if deletion::decide(&facts) == Deletion::WaitForKafka {
-            facts.live = match context.look.ask(kafka_name.clone()).await {
-                Ok(()) => match context.topic(&kafka_name) {
-                    None => Live::Absent,
-                    Some(live) => {
-                        facts.looks_own = self.looks_own(&live);
-                        Live::Present(live.id)
-                    }
-                },
-                Err(_) => Live::Unknown,
-            };
-        }
-        match deletion::decide(&facts) {
-            Deletion::Keep(warning) => {
-                if let Some(reason) = warning {
-                    let note = "the topic stays in Kafka; the resource goes";
-                    context.events.warning(topic, reason, note);
-                }
-                info!(?warning, "the topic stays, the resource goes");
-                self.remove_finalizer().await?;
-                Ok(Action::await_change())
-            }
-            Deletion::Done => {
-                self.remove_finalizer().await?;
-                Ok(Action::await_change())
-            }
-            Deletion::Delete(id) => {
-                info!(%id, "deleting the topic");
-                match context.delete.ask(id).await {
-                    Ok(()) | Err(Failure::Look) => self.wait_until_deleted(&kafka_name).await,
-                    Err(Failure::Because(problem)) => {
-                        if problem.message.contains("TOPIC_DELETION_DISABLED") {
-                            let note = "brokers have delete.topic.enable=false: the topic stays";
-                            context.events.warning(topic, "TopicDeletionDisabled", note);
-                            self.remove_finalizer().await?;
-                            return Ok(Action::await_change());
-                        }
-                        self.warn_once(problem.reason.name(), &problem.message);
-                        self.fail(problem).await
-                    }
-                }
-            }
-            Deletion::WaitForKafka => self.wait_for_kafka().await,
-        }
-    }
-
-    /// Nobody wrote down whose topic it is: ours if it is just what we would have made.
-    fn looks_own(&self, live: &TopicView) -> bool {
-        let status = self.topic.status.as_ref();
-        if status.is_some_and(|status| status.is_true("Stalled") || status.is_true("Paused")) {
-            return false;
-        }
-        let allows_internal = self.topic.is_annotated(annotation::ALLOW_INTERNAL, "true");
-        let name = self.topic.topic_name();
-        let Ok(desired) = Desired::read(name, &self.topic.spec, allows_internal) else {
-            return false;
-        };
-        let view = self.context.cluster.view();
-        let found = plan(
-            &desired,
-            &Facts {
-                view: &view,
-                topic: Some(live),
-                is_owned: false,
-                eligible: view.brokers.len(),
-                racks: 0,
-            },
-        );
-        found.step.is_none() && found.problems.is_empty() && found.unmanaged.is_empty()
-    }
-
-    /// In ZooKeeper mode deletion goes on after the answer; it waits for replicas that are offline.
-    async fn wait_until_deleted(&self, name: &TopicName) -> Result<Action, PassError> {
-        let context = self.context;
-        let until = Instant::now() + Duration::from_secs(2);
-        let mut pause = Duration::from_millis(20);
-        loop {
-            let looked = context.look.ask(name.clone()).await;
-            if looked.is_ok() && context.topic(name).is_none() {
-                context
-                    .events
-                    .normal(self.topic, "TopicDeleted", "the topic was deleted");
-                self.remove_finalizer().await?;
-                return Ok(Action::await_change());
-            }
-            if Instant::now() > until {
-                break;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(400));
-        }
-        let since = lock(&context.memory)
-            .get(&self.name)
-            .and_then(|memory| memory.deleting_since);
-        if since.is_some_and(|since| since.elapsed() > Duration::from_secs(60)) {
-            let view = context.cluster.view();
-            let live = view.topics.get(name);
-            let replicas = live.into_iter().flat_map(|topic| &topic.partitions);
-            let mut away: Vec<String> = replicas
-                .flat_map(|one| &one.replicas)
-                .filter(|id| !view.brokers.contains_key(id))
-                .map(ToString::to_string)
-                .collect();
-            away.sort();
-            away.dedup();
-            let message = format!(
-                "deletion waits for brokers that are away: {}",
-                away.join(", ")
-            );
-            self.warn_once("DeletionPending", &message);
-        }
-        let message = "Kafka is deleting the topic".to_owned();
-        let verdict = Verdict::Working("Deleting", message);
-        self.report_as(
-            verdict,
-            &Plan::default(),
-            true,
-            true,
-            Duration::from_secs(2),
-        )
-        .await
-    }
-
-    /// A resource never blocks its namespace: if the cluster is gone, so may be the resource.
-    async fn wait_for_kafka(&self) -> Result<Action, PassError> {
-        let Self { topic, context, .. } = self;
-        let unreachable = *lock(&context.unreachable_since);
-        let is_long = unreachable.is_some_and(|since| since.elapsed() >= CLUSTER_GONE);
-        if is_long {
-            let note = "no broker has answered for a minute: the topic cannot be deleted";
-            let is_gone = self.is_cluster_gone().await
-                || context
-                    .events
-                    .is_namespace_terminating(topic, "DeletionPending", note)
-                    .await;
-            if is_gone {
-                let note = "its cluster is gone: if it comes back, the topic is still there";
-                context.events.warning(topic, "TopicDataOrphaned", note);
-                warn!("the cluster is gone; the resource goes without deleting the topic");
-                self.remove_finalizer().await?;
-                return Ok(Action::await_change());
-            }
-        }
-        let message = "no broker can be asked to delete the topic".to_owned();
-        self.fail((Reason::KafkaUnavailable, message).into()).await
-    }
-
-    /// The brokers' `StatefulSet` is absent, empty or going.
-    async fn is_cluster_gone(&self) -> bool {
-        use k8s_openapi::api::apps::v1::StatefulSet;
-        let settings = &self.context.settings;
-        if settings.broker_stateful_set.is_empty() {
-            return false;
-        }
-        let api: Api<StatefulSet> =
-            Api::namespaced(self.context.client.clone(), &settings.pod_namespace);
-        match api.get_opt(&settings.broker_stateful_set).await {
-            Ok(None) => true,
-            Ok(Some(set)) => {
-                let wanted = set.spec.as_ref().and_then(|spec| spec.replicas);
-                set.metadata.deletion_timestamp.is_some() || wanted == Some(0)
-            }
-            Err(error) => {
-                debug!(%error, "cannot look at the brokers' StatefulSet");
-                false
-            }
-        }
+/// A resource's state in a word.
+fn state_of(status: &TopicStatus) -> &'static str {
+    let is = |kind: &str| status.is_true(kind);
+    match () {
+        () if is("Unmanaged") => "unmanaged",
+        () if is("Paused") => "paused",
+        () if is("Stalled") => "stalled",
+        () if is("Ready") => "ready",
+        () => "reconciling",
     }
 }
 

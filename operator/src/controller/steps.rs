@@ -1,23 +1,21 @@
 //! Carrying out steps: one request for many topics.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use barnabas_core::balance::{self, Placer};
 use barnabas_core::ids::{BrokerId, TopicId, TopicName};
 
 use super::batcher::Batcher;
 use super::failure::{Failure, Tried};
 use crate::admin::{
     AdminError, Answer, ConfigChanges, CreatedTopic, ItemError, Layout, NewPartitions, NewTopic,
-    Reassign,
 };
 use crate::cluster::{Cluster, TopicView};
 use crate::metrics::Metrics;
-use crate::topic::placement::Brokers;
+use crate::moves::Mover;
+use crate::resource::RackSpread;
 use crate::topic::plan::Desired;
-
-/// Reassignments of users' topics that run at a time.
-const MOVES_AT_ONCE: usize = 50;
 
 type Results<O> = (Vec<Result<O, Failure>>, Duration);
 
@@ -39,16 +37,24 @@ fn results<O>(
     }
 }
 
+fn spread_of(spread: RackSpread) -> balance::RackSpread {
+    match spread {
+        RackSpread::Preferred => balance::RackSpread::Preferred,
+        RackSpread::Required => balance::RackSpread::Required,
+    }
+}
+
 /// Placed here, one after another, so that each knows of those before.
-fn new_topic(desired: Desired, brokers: &mut Brokers) -> NewTopic {
+fn new_topic(desired: Desired, placer: Option<&mut Placer>) -> NewTopic {
     let counts = || Layout::Counts {
         partitions: desired.partitions.unwrap_or(-1),
         replication_factor: desired.replicas.map_or(-1, |count| count as i16),
     };
-    let layout = match (desired.partitions, desired.replicas) {
-        (Some(partitions), Some(replicas)) => {
-            let placed = brokers.place(0, partitions, replicas as i16, None);
-            // What cannot be placed is refused by Kafka in its own words.
+    let layout = match (desired.partitions, desired.replicas, placer) {
+        (Some(partitions), Some(replicas), Some(placer)) => {
+            let spread = spread_of(desired.rack_spread);
+            let placed = placer.place_topic(partitions, replicas as i16, spread);
+            // What cannot be placed, for want of room perhaps, is placed or refused by Kafka.
             placed.map_or_else(|_| counts(), Layout::Assignments)
         }
         _ => counts(),
@@ -60,18 +66,23 @@ fn new_topic(desired: Desired, brokers: &mut Brokers) -> NewTopic {
     }
 }
 
-pub(super) fn creator(cluster: &Cluster, metrics: &Arc<Metrics>) -> Batcher<Desired, CreatedTopic> {
+pub(super) fn creator(
+    cluster: &Cluster,
+    mover: &Arc<OnceLock<Mover>>,
+    metrics: &Arc<Metrics>,
+) -> Batcher<Desired, CreatedTopic> {
     let cluster = cluster.clone();
+    let mover = mover.clone();
     Batcher::spawn(
         "CreateTopics",
         metrics.clone(),
         move |wishes: Vec<Desired>| {
             let cluster = cluster.clone();
+            let mut placer = mover.get().map(|mover| mover.placer(&cluster.view()));
             async move {
-                let mut brokers = Brokers::new(&cluster.view(), &[]);
                 let wishes = wishes.into_iter();
                 let topics: Vec<NewTopic> =
-                    wishes.map(|one| new_topic(one, &mut brokers)).collect();
+                    wishes.map(|one| new_topic(one, placer.as_mut())).collect();
                 let answer = cluster.admin().create_topics(&topics).await;
                 results(Tried::Create, topics.len(), answer)
             }
@@ -144,45 +155,29 @@ pub(super) fn looker(cluster: &Cluster, metrics: &Arc<Metrics>) -> Batcher<Topic
     )
 }
 
-/// Partitions from what there is to `total`, on brokers of our choice.
-pub(super) fn new_partitions(cluster: &Cluster, topic: &TopicView, total: i32) -> NewPartitions {
-    let mut brokers = Brokers::new(&cluster.view(), &[]);
-    let first = topic.partitions.len() as i32;
-    let replicas = topic.partitions.first().map_or(1, |one| one.replicas.len());
-    let placed = brokers.place(first, total - first, replicas as i16, Some(topic));
-    let assignments: Vec<Vec<BrokerId>> = placed.unwrap_or_default();
+/// Partitions from what there is to `total`, on brokers of the planner's choice.
+pub(super) fn new_partitions(
+    placer: Option<Placer>,
+    topic: &TopicView,
+    total: i32,
+    spread: RackSpread,
+) -> NewPartitions {
+    let existing: Vec<Vec<BrokerId>> = topic
+        .partitions
+        .iter()
+        .map(|one| one.replicas.clone())
+        .collect();
+    let added = total - existing.len() as i32;
+    let replicas = existing.first().map_or(1, Vec::len) as i16;
+    let placed = placer.and_then(|mut placer| {
+        let spread = spread_of(spread);
+        placer
+            .place_partitions(&existing, added, replicas, spread)
+            .ok()
+    });
     NewPartitions {
         topic: topic.name.clone(),
         total,
-        assignments,
-    }
-}
-
-/// Asks for other replicas of as many partitions as may move now; how many that were.
-pub(super) async fn change_replicas(
-    cluster: &Cluster,
-    topic: &TopicView,
-    wanted: usize,
-) -> Result<usize, Failure> {
-    let view = cluster.view();
-    let room = MOVES_AT_ONCE.saturating_sub(view.reassignments.len());
-    let mut brokers = Brokers::new(&view, &[]);
-    let changes = brokers.change_replicas(&view, topic, wanted);
-    let wave: Vec<Reassign> = changes
-        .into_iter()
-        .take(room)
-        .map(|(partition, replicas)| Reassign {
-            partition,
-            target: Some(replicas),
-        })
-        .collect();
-    if wave.is_empty() {
-        return Ok(0);
-    }
-    let answer = cluster.admin().alter_partition_reassignments(&wave).await;
-    let refused = answer.map_err(|error| Failure::of_request(&error))?;
-    match refused.values().next() {
-        None => Ok(wave.len()),
-        Some(error) => Err(Failure::of_item(Tried::Reassign, error)),
+        assignments: placed.unwrap_or_default(),
     }
 }

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use futures::{StreamExt as _, stream};
 use kube::ResourceExt as _;
 use kube::api::Api;
-use kube::runtime::reflector::{self, ObjectRef};
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{Config, WatchStreamExt as _, applier};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +19,7 @@ use tracing::{debug, error, warn};
 
 use super::reconcile::{PassError, backoff, is_for, name_of, reconcile};
 use super::{Context, lock};
-use crate::resource::Topic;
+use crate::resource::{DeletionPolicy, Topic, TopicSpec};
 use crate::topic::claims::{Name, Statement};
 
 /// More than a batch holds, or batches never fill.
@@ -44,12 +45,45 @@ fn mark(topic: &Topic) -> u64 {
     hasher.finish()
 }
 
+/// A Topic as far as it can be understood. An object that is none, let through by an older definition, is reported like
+/// any other and stops nobody.
+pub(super) fn understood(guarded: DeserializeGuard<Topic>) -> Topic {
+    let mut topic = guarded
+        .0
+        .unwrap_or_else(|InvalidObject { metadata, error }| Topic {
+            metadata,
+            spec: TopicSpec {
+                // Nobody knows what was meant, so nothing is deleted.
+                deletion_policy: DeletionPolicy::Retain,
+                malformed: Some(error),
+                ..TopicSpec::default()
+            },
+            status: None,
+        });
+    // Nobody reads them, and there may be thousands.
+    topic.managed_fields_mut().clear();
+    topic
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
+    topic
+}
+
+fn read(event: Event<DeserializeGuard<Topic>>) -> Event<Topic> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(topic) => Event::InitApply(understood(topic)),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(topic) => Event::Apply(understood(topic)),
+        Event::Delete(topic) => Event::Delete(understood(topic)),
+    }
+}
+
 struct Watch {
     context: Arc<Context>,
     namespace: Option<String>,
     queue: mpsc::Sender<ObjectRef<Topic>>,
     marks: BTreeMap<Name, u64>,
-    listed: BTreeSet<Name>,
+    store: Store<Topic>,
 }
 
 impl Watch {
@@ -63,6 +97,7 @@ impl Watch {
         let mark = mark(topic);
         if self.marks.insert(name.clone(), mark) != Some(mark) {
             let object = ObjectRef::new(&name.name).within(&name.namespace);
+            lock(&self.context.waiting).insert(name);
             let _ = self.queue.send(object).await;
         }
     }
@@ -70,6 +105,7 @@ impl Watch {
     async fn forget(&mut self, name: &Name) {
         self.marks.remove(name);
         lock(&self.context.memory).remove(name);
+        lock(&self.context.waiting).remove(name);
         let concerned = lock(&self.context.claims).forget(name);
         for other in concerned {
             self.context.enqueue(&other).await;
@@ -78,19 +114,21 @@ impl Watch {
 
     async fn event(&mut self, event: &Event<Topic>) {
         match event {
-            Event::Init => self.listed.clear(),
-            Event::InitApply(topic) => {
-                self.listed.insert(name_of(topic));
-                self.observe(topic).await;
-            }
+            // The store shows what is listed only when the list is whole; a pass before that would see what was.
+            Event::Init | Event::InitApply(_) => {}
             Event::InitDone => {
+                let mut listed = BTreeSet::new();
+                for topic in self.store.state() {
+                    listed.insert(name_of(&topic));
+                    self.observe(&topic).await;
+                }
                 let known = self.marks.keys();
-                let gone = known.filter(|name| !self.listed.contains(*name)).cloned();
+                let gone = known.filter(|name| !listed.contains(*name)).cloned();
                 for name in gone.collect::<Vec<_>>() {
                     self.forget(&name).await;
                 }
                 let namespace = self.namespace.as_deref();
-                let concerned = lock(&self.context.claims).retain(namespace, &self.listed);
+                let concerned = lock(&self.context.claims).retain(namespace, &listed);
                 for other in concerned {
                     self.context.enqueue(&other).await;
                 }
@@ -110,7 +148,7 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
     synced: mpsc::Sender<()>,
 ) {
-    let api: Api<Topic> = match &namespace {
+    let api: Api<DeserializeGuard<Topic>> = match &namespace {
         Some(namespace) => Api::namespaced(context.client.clone(), namespace),
         None => Api::all(context.client.clone()),
     };
@@ -122,19 +160,14 @@ pub async fn serve(
         namespace,
         queue,
         marks: BTreeMap::new(),
-        listed: BTreeSet::new(),
+        store: store.clone(),
     };
     let watched = context.clone();
     let watching = tokio::spawn(async move {
         let config = watcher::Config::default().page_size(500);
         let events = kube::runtime::watcher(api, config)
             .default_backoff()
-            .modify(|topic| {
-                topic.managed_fields_mut().clear();
-                topic
-                    .annotations_mut()
-                    .remove("kubectl.kubernetes.io/last-applied-configuration");
-            });
+            .map(|event| event.map(read));
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             match event {
@@ -201,7 +234,7 @@ pub async fn serve(
 
 /// The API server did not do its part.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
-fn error_policy(
+pub(super) fn error_policy(
     topic: Arc<Topic>,
     error: &PassError,
     context: Arc<Context>,
@@ -220,4 +253,25 @@ fn error_policy(
         warn!(%name, %error, "the pass failed");
     }
     kube::runtime::controller::Action::requeue(backoff(failures))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_no_topic_is_seen_all_the_same() {
+        let metadata = serde_json::json!({"name": "a", "namespace": "shop", "uid": "1"});
+        for object in [
+            serde_json::json!({"metadata": metadata}),
+            serde_json::json!({"metadata": metadata, "spec": 5}),
+            serde_json::json!({"metadata": metadata, "spec": {"partitions": []}, "status": 7}),
+        ] {
+            let guarded = serde_json::from_value(object.clone()).unwrap();
+            let topic = understood(guarded);
+            assert!(topic.spec.malformed.is_some(), "{object}");
+            assert_eq!(name_of(&topic).to_string(), "shop/a");
+            assert_eq!(topic.spec.deletion_policy, DeletionPolicy::Retain);
+        }
+    }
 }

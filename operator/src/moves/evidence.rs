@@ -1,6 +1,7 @@
 //! What is known of brokers, as far as moves depend on it, and who says so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use barnabas_core::balance::BrokerRole;
@@ -47,6 +48,11 @@ impl BrokerState {
             Self::Drained => "Drained",
             Self::Unknown => "Unknown",
         }
+    }
+
+    /// Whether it is to be emptied: nothing new is placed on it.
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Self::Draining | Self::Drained)
     }
 
     /// Whether nothing may be moved for the sake of balance while a broker is like that.
@@ -115,6 +121,24 @@ impl BrokerEvidence {
     }
 }
 
+/// Why nothing is to be begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    /// Whoever watches cannot see: what is out of sight.
+    Blind(&'static str),
+    /// So many brokers are down that something else must be wrong.
+    TooManyDown { down: usize, all: usize },
+}
+
+impl fmt::Display for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blind(what) => write!(f, "{what} cannot be seen"),
+            Self::TooManyDown { down, all } => write!(f, "{down} of {all} brokers are down"),
+        }
+    }
+}
+
 /// What is known of all brokers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -122,7 +146,7 @@ pub struct Evidence {
     /// Brokers are being restarted or upgraded one after the other.
     pub is_rollout: bool,
     /// Why nothing is to be begun at all: whoever watches cannot see, or too many brokers are down.
-    pub frozen: Option<String>,
+    pub frozen: Option<Frozen>,
 }
 
 impl Evidence {
@@ -195,7 +219,7 @@ impl Registrations {
     ) -> Evidence {
         let Some(registered) = registered else {
             return Evidence {
-                frozen: Some("the registrations of brokers cannot be seen".to_owned()),
+                frozen: Some(Frozen::Blind("ZooKeeper")),
                 ..Evidence::default()
             };
         };
@@ -225,7 +249,8 @@ impl Registrations {
         let mut evidence = Evidence::default();
         if unexplained > allowed {
             let all = self.since.len();
-            evidence.frozen = Some(format!("{unexplained} of {all} brokers are down"));
+            let down = unexplained;
+            evidence.frozen = Some(Frozen::TooManyDown { down, all });
         }
         for (id, since) in &self.since {
             let found = match since {
@@ -304,7 +329,10 @@ mod tests {
         let all = ids(&[1, 2, 3]);
         seen.observe(Some(&all), &all, MINUTE);
         let two_gone = seen.observe(Some(&ids(&[1])), &all, MINUTE * 30);
-        assert_eq!(two_gone.frozen.as_deref(), Some("2 of 3 brokers are down"));
+        assert_eq!(
+            two_gone.frozen,
+            Some(Frozen::TooManyDown { down: 2, all: 3 })
+        );
         assert_eq!(two_gone.of(BrokerId(2)).role(), BrokerRole::Keep);
         assert!(seen.observe(None, &all, MINUTE * 60).frozen.is_some());
     }

@@ -8,18 +8,21 @@
 //! |---|---|
 //! | [`evidence`] | what is known of brokers |
 //! | `machine` | what is done next |
+//! | `stock`, `choosing` | its parts: what became of moves; which may begin |
 //! | `snapshot` | the planner's view of the cluster |
 //! | `waves` | how much at once |
 //! | `throttles` | how fast, and that nothing of it stays behind |
 //! | [`record`] | what outlives the process |
 //! | [`report`] | events and figures |
 
+mod choosing;
 pub mod evidence;
 mod machine;
 pub mod record;
 pub mod report;
 mod settings;
 mod snapshot;
+mod stock;
 #[cfg(test)]
 mod tests;
 mod throttles;
@@ -29,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use barnabas_core::balance::Rates;
+use barnabas_core::balance::{self, Placer, Rates};
 use barnabas_core::ids::{BrokerId, TopicName, TopicPartition};
 use barnabas_core::time::Now;
 use futures::future::BoxFuture;
@@ -37,11 +40,12 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-pub use evidence::{BrokerEvidence, BrokerState, Evidence, EvidenceSource};
+pub use evidence::{BrokerEvidence, BrokerState, Evidence, EvidenceSource, Frozen};
 pub use machine::{Action, Inputs, Machine, Order, Outcome, RunningMove, Status, Step, Wishes};
 pub use record::{Record, RecordStore};
 pub use report::{Event, Reporter, Subject, metrics};
 pub use settings::{Mode, MoverSettings};
+use snapshot::place_for;
 pub use snapshot::{Marks, snapshot};
 pub use throttles::DynamicRates;
 
@@ -105,6 +109,7 @@ pub struct Mover {
     status: watch::Receiver<Arc<Status>>,
     look: Arc<Notify>,
     started: Instant,
+    planner: balance::Settings,
 }
 
 impl Mover {
@@ -121,6 +126,7 @@ impl Mover {
             status,
             look: look.clone(),
             started,
+            planner: parts.settings.planner.clone(),
         };
         let task = Task {
             parts,
@@ -145,6 +151,16 @@ impl Mover {
         if changed {
             self.look.notify_one();
         }
+    }
+
+    /// Whether another number of replicas of a topic is wished for.
+    pub fn wishes_replicas(&self, topic: &TopicName) -> bool {
+        self.wishes.borrow().replicas.contains_key(topic)
+    }
+
+    /// Chooses brokers for new partitions, as the planner would have them.
+    pub fn placer(&self, view: &ClusterView) -> Placer {
+        place_for(view, &self.status.borrow().brokers, &self.planner)
     }
 
     /// Stops, cancels or resumes everything.
@@ -182,6 +198,8 @@ struct Task {
 
 /// How old sizes and free space may be while nothing moves.
 const LOG_DIRS_AGE: Duration = Duration::from_secs(30);
+/// So that a deadline is past when it is looked at.
+const DEADLINE_SLACK: Duration = Duration::from_millis(10);
 /// Reassignments of one request.
 const REASSIGN_AT_ONCE: usize = 500;
 
@@ -209,12 +227,22 @@ impl Task {
             } else {
                 settings.idle_interval
             };
+            let pause = pause.min(self.next_deadline());
             tokio::select! {
                 biased;
                 () = self.look.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
+    }
+
+    /// How long until the wait for a broker is over: what was on it is healed then, not at the next look after.
+    fn next_deadline(&self) -> Duration {
+        let now = self.started.elapsed();
+        let status = self.told.borrow();
+        let left = status.due_at.values().filter_map(|at| at.checked_sub(now));
+        left.min()
+            .map_or(Duration::MAX, |left| left + DEADLINE_SLACK)
     }
 
     fn now(&self) -> Now {

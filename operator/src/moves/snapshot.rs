@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use barnabas_core::balance::{Broker, BrokerRole, Disk, Partition, RackSpread, Rates, Snapshot};
+use barnabas_core::balance::{
+    Broker, BrokerRole, Disk, Partition, Placer, RackSpread, Rates, Settings, Snapshot,
+};
 use barnabas_core::ids::{BrokerId, TopicName, TopicPartition};
 
-use super::evidence::{BrokerState, Evidence};
+use super::evidence::{BrokerEvidence, BrokerState, Evidence};
 use crate::cluster::ClusterView;
 
 /// Beside the view: what the planner has to know of partitions.
@@ -75,6 +77,30 @@ pub fn snapshot(view: &ClusterView, evidence: &Evidence, marks: &Marks<'_>) -> S
         brokers: brokers.collect(),
         partitions: partitions.collect(),
     }
+}
+
+/// Places new partitions on registered brokers that are not on their way out, with regard to what all have.
+pub(super) fn place_for(
+    view: &ClusterView,
+    states: &BTreeMap<BrokerId, BrokerState>,
+    settings: &Settings,
+) -> Placer {
+    let mut evidence = Evidence::default();
+    for id in view.brokers.keys() {
+        let state = states.get(id).filter(|state| state.is_leaving());
+        let found = state.map_or(BrokerEvidence::ALIVE, |state| BrokerEvidence::of(*state));
+        evidence.brokers.insert(*id, found);
+    }
+    let marks = Marks::default();
+    let ids = view.brokers.keys();
+    let brokers: Vec<Broker> = ids.map(|id| broker(view, &evidence, &marks, *id)).collect();
+    let topics = view.topics.values();
+    let partitions = topics.flat_map(|topic| &topic.partitions);
+    Placer::among(
+        &brokers,
+        partitions.map(|one| one.replicas.as_slice()),
+        settings,
+    )
 }
 
 fn broker(view: &ClusterView, evidence: &Evidence, marks: &Marks<'_>, id: BrokerId) -> Broker {

@@ -571,10 +571,10 @@ fn nothing_moves_for_a_broker_whose_wait_is_not_over_nor_when_nobody_can_see() {
     }
     let mut fake = Fake::new(4, 3, 12);
     fake.lose(2, BrokerState::Lost, true);
-    fake.evidence.frozen = Some("nobody can see".to_owned());
+    fake.evidence.frozen = Some(Frozen::Blind("ZooKeeper"));
     let step = fake.turn(&mut machine);
     assert_eq!(step.actions, []);
-    assert_eq!(step.status.frozen.as_deref(), Some("nobody can see"));
+    assert_eq!(step.status.frozen, Some(Frozen::Blind("ZooKeeper")));
 }
 
 #[test]

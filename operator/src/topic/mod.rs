@@ -5,7 +5,6 @@
 //! | [`values`] | whether two texts of a setting mean the same |
 //! | [`claims`] | which of several resources owns a topic |
 //! | [`plan`] | the next step from what there is to what was asked for |
-//! | [`placement`] | which brokers get replicas |
 //! | [`deletion`] | what becomes of the topic when its resource goes |
 //! | [`status`] | conditions and the rest of the status |
 //! | [`export`] | resources for topics that exist |
@@ -13,7 +12,9 @@
 pub mod claims;
 pub mod deletion;
 pub mod export;
-pub mod placement;
 pub mod plan;
 pub mod status;
 pub mod values;
+
+#[cfg(test)]
+mod plan_tests;

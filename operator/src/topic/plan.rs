@@ -196,7 +196,7 @@ impl Desired {
     }
 
     fn min_insync_replicas(&self) -> Option<i32> {
-        self.config.get("min.insync.replicas")?.trim().parse().ok()
+        self.config.get(MIN_ISR)?.trim().parse().ok()
     }
 }
 
@@ -246,19 +246,30 @@ pub fn plan(desired: &Desired, facts: &Facts<'_>) -> Plan {
         }
         _ => {}
     }
-    // 3. Replicas.
-    if let Some(wanted) = desired.replicas {
-        plan_replicas(desired, wanted, facts, topic, &mut plan);
-    }
-    // 4. Settings.
+    // 3. Settings: replicas may take long, or never come.
     let mut changes = Vec::new();
     for (key, value) in &desired.config {
         let is = topic.overrides.get(key);
-        if is.is_none_or(|is| !same(key, is, value)) {
-            let was = is.map_or("(default)", String::as_str);
-            plan.differing.push(format!("{key}: {was} -> {value}"));
-            changes.push((key.clone(), ConfigOp::Set(value.clone())));
+        if is.is_some_and(|is| same(key, is, value)) {
+            continue;
         }
+        if key == MIN_ISR
+            && let Some((least, min_isr)) = too_few_replicas(desired, facts.view, topic)
+        {
+            let is_coming = desired
+                .replicas
+                .is_some_and(|count| count as usize >= min_isr);
+            if !is_coming {
+                let message =
+                    format!("min.insync.replicas={min_isr} is larger than the {least} replicas");
+                plan.problems
+                    .push(problem(Reason::ReplicasBelowMinIsr, message));
+            }
+            continue;
+        }
+        let was = is.map_or("(default)", String::as_str);
+        plan.differing.push(format!("{key}: {was} -> {value}"));
+        changes.push((key.clone(), ConfigOp::Set(value.clone())));
     }
     if resets {
         for (key, value) in unlisted() {
@@ -269,7 +280,30 @@ pub fn plan(desired: &Desired, facts: &Facts<'_>) -> Plan {
     if plan.step.is_none() && !changes.is_empty() {
         plan.step = Some(Step::AlterConfig(changes));
     }
+    // 4. Replicas.
+    if let Some(wanted) = desired.replicas {
+        plan_replicas(desired, wanted, facts, topic, &mut plan);
+    }
     plan
+}
+
+const MIN_ISR: &str = "min.insync.replicas";
+
+/// How many replicas there are at least, and the larger number that is asked to be in sync: with that nobody could write, so
+/// it waits for replicas that are on their way, or is refused.
+fn too_few_replicas(
+    desired: &Desired,
+    view: &ClusterView,
+    topic: &TopicView,
+) -> Option<(usize, usize)> {
+    let wanted = usize::try_from(desired.min_insync_replicas()?).ok()?;
+    let counts = topic.partitions.iter().map(|partition| {
+        let id = barnabas_core::ids::TopicPartition::new(topic.name.clone(), partition.partition);
+        let running = view.reassignments.get(&id);
+        running.map_or(partition.replicas.len(), |running| running.origin().len())
+    });
+    let least = counts.min().filter(|least| *least < wanted)?;
+    Some((least, wanted))
 }
 
 fn plan_creation(desired: &Desired, facts: &Facts<'_>) -> Plan {

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::plan::{Problem, Reason};
 use crate::cluster::{ClusterView, TopicView};
+use crate::moves::RunningMove;
 use crate::resource::{Health, ReassignmentStatus, TopicStatus};
 
 /// Assignments beyond so many partitions are left out: 10,000 Topics shall stay far below what etcd holds.
@@ -37,6 +38,8 @@ pub struct Finding<'a> {
     /// The topic belongs to this resource.
     pub is_owned: bool,
     pub unmanaged: Vec<String>,
+    /// What the mover moves of the topic.
+    pub moves: &'a [RunningMove],
     pub now: Timestamp,
 }
 
@@ -55,25 +58,33 @@ fn health(topic: &TopicView) -> Health {
     health
 }
 
-fn reassignment(view: &ClusterView, topic: &TopicView) -> Option<ReassignmentStatus> {
+fn reassignment(
+    view: &ClusterView,
+    topic: &TopicView,
+    ours: &[RunningMove],
+) -> Option<ReassignmentStatus> {
     let id = |partition| TopicPartition::new(topic.name.clone(), partition);
     let numbers = topic.partitions.iter().map(|one| one.partition);
-    let running: Vec<_> = numbers
-        .filter_map(|partition| view.reassignments.get(&id(partition)))
-        .collect();
-    let first = running.first()?;
-    let changes_count = first.target().len() != first.origin().len();
+    let running = numbers.filter(|partition| view.reassignments.contains_key(&id(*partition)));
+    let running = running.count();
+    if running == 0 {
+        return None;
+    }
+    let reasons = ours.iter().map(|one| one.planned.reason);
+    let bytes = |of: fn(&RunningMove) -> u64| {
+        let sum: u64 = ours.iter().map(of).sum();
+        (!ours.is_empty()).then_some(i64::try_from(sum).unwrap_or(i64::MAX))
+    };
     Some(ReassignmentStatus {
-        reason: if changes_count {
-            "ReplicasChange"
-        } else {
-            "LoadBalance"
-        }
-        .to_owned(),
-        partitions_done: (topic.partitions.len() - running.len()) as i32,
+        // The most urgent of ours; what we did not begin is somebody else's.
+        reason: reasons
+            .min()
+            .map_or("Foreign", barnabas_core::balance::Reason::name)
+            .to_owned(),
+        partitions_done: (topic.partitions.len() - running) as i32,
         partitions_total: topic.partitions.len() as i32,
-        bytes_done: None,
-        bytes_total: None,
+        bytes_done: bytes(|one| one.bytes_done.min(one.planned.bytes)),
+        bytes_total: bytes(|one| one.planned.bytes),
     })
 }
 
@@ -118,7 +129,7 @@ pub fn compute(finding: Finding<'_>, before: Option<&TopicStatus>) -> TopicStatu
             })
             .collect();
         status.assignments_truncated = topic.partitions.len() > ASSIGNMENTS_MAX;
-        status.reassignment = reassignment(view, topic);
+        status.reassignment = reassignment(view, topic, finding.moves);
         healthy = if found.offline > 0 {
             let message = format!("{} partitions have no leader", found.offline);
             ("False", "OfflinePartitions", message)

@@ -46,6 +46,7 @@ cargo xtask <task>
              --quick                          a tenth of the load
              --ours                           ours alone, without ratios: to see where time goes
              ROW ...                          these rows only, by name (latency-p99) or group (latency, many)
+             operator                         the operator's budgets: 10,000 Topics, drift, plans (--quick: 1,000)
   fuzz     run the fuzz targets
              --seconds N                      for each target (30)
              --seed N                         the seed that a failure has printed

@@ -1,7 +1,7 @@
 //! Replicas of new partitions: Kafka's placement, begun where the load that is there asks for it.
 
 use super::placement::{Candidate, PlacementError, Start, place};
-use super::snapshot::{BrokerRole, RackSpread, Settings, Snapshot};
+use super::snapshot::{Broker, BrokerRole, RackSpread, Settings, Snapshot};
 use crate::ids::BrokerId;
 
 /// Places topic after topic, each knowing of those before.
@@ -23,8 +23,18 @@ const TRIED_MAX: usize = 2_000_000;
 impl Placer {
     /// With the members that have room.
     pub fn new(snapshot: &Snapshot, settings: &Settings) -> Self {
-        let mut brokers: Vec<Load> = snapshot
-            .brokers
+        let partitions = snapshot.partitions.iter();
+        let replicas = partitions.map(|partition| partition.replicas.as_slice());
+        Self::among(&snapshot.brokers, replicas, settings)
+    }
+
+    /// The same from brokers and the replicas of all partitions that there are.
+    pub fn among<'a>(
+        brokers: &[Broker],
+        partitions: impl Iterator<Item = &'a [BrokerId]>,
+        settings: &Settings,
+    ) -> Self {
+        let mut brokers: Vec<Load> = brokers
             .iter()
             .filter(|broker| broker.role == BrokerRole::Member)
             .filter(|broker| {
@@ -53,8 +63,8 @@ impl Placer {
                 load.candidate.rack = None;
             }
         }
-        for partition in &snapshot.partitions {
-            placer.note(&partition.replicas);
+        for replicas in partitions {
+            placer.note(replicas);
         }
         placer
     }
