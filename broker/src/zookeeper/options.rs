@@ -198,13 +198,23 @@ fn millis(ms: i32) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
+/// What Java's `SSLContext` is made for; those before TLS 1.2 have no use without `zookeeper.ssl.enabled.protocols`.
+const JAVA_PROTOCOLS: [&str; 5] = ["TLS", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"];
+
 fn tls_options(config: &BrokerConfig) -> Result<TlsOptions, ConnectError> {
     if config.zookeeper_ssl_crl_enable || config.zookeeper_ssl_ocsp_enable {
+        // Java asks whom a certificate names for revocation lists and for its status, by HTTP and LDAP.
         return Err(ConnectError::Options(
             "revocation checks are not supported: remove `zookeeper.ssl.crl.enable` and \
              `zookeeper.ssl.ocsp.enable`"
                 .to_owned(),
         ));
+    }
+    let protocol = config.zookeeper_ssl_protocol.trim();
+    if !JAVA_PROTOCOLS.contains(&protocol) {
+        return Err(ConnectError::Options(format!(
+            "`zookeeper.ssl.protocol={protocol}` is no protocol; use TLSv1.2 or TLSv1.3"
+        )));
     }
     let store = |location: &Option<String>, kind: &Option<String>, password: Option<&str>| {
         location.as_ref().map(|location| Store {

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod connection;
+mod key_stores;
 mod proxy;
 mod security;
 mod stores;

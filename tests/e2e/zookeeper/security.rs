@@ -189,13 +189,14 @@ async fn tls_settings_that_cannot_work_are_named() {
             password: None,
         })
     };
-    let jks = |kind: &str| {
+    let of_kind = |kind: &str| {
+        let file = store(directory.path(), "store", "no store");
         Some(Store {
-            location: directory.path().join("store"),
             kind: Some(kind.to_owned()),
-            password: None,
+            ..file
         })
     };
+    let damaged = store(directory.path(), "damaged.p12", "0 is how PKCS12 begins");
     let cases = [
         (
             TlsOptions {
@@ -206,24 +207,24 @@ async fn tls_settings_that_cannot_work_are_named() {
         ),
         (
             TlsOptions {
-                truststore: jks("JKS"),
+                truststore: of_kind("BCFKS"),
                 ..good.clone()
             },
-            "only PEM is read",
+            "only PEM, PKCS12 and JKS are read",
         ),
         (
             TlsOptions {
-                keystore: jks("PKCS12"),
+                keystore: of_kind("PKCS12"),
                 ..good.clone()
             },
-            "openssl pkcs12",
+            "cannot be read as PKCS12",
         ),
         (
             TlsOptions {
-                keystore: at(directory.path().join("x.p12")),
+                keystore: Some(damaged),
                 ..good.clone()
             },
-            "PKCS12",
+            "`zookeeper.ssl.keystore.location`",
         ),
         (
             TlsOptions {

@@ -1,8 +1,10 @@
 //! A client of a real ensemble: the library's, made to behave as the port says.
 
+mod jks;
 mod null_data;
 mod rights;
 mod session;
+mod stores;
 mod tls;
 mod translate;
 

@@ -1,22 +1,21 @@
 //! TLS to ZooKeeper: `zookeeper.ssl.*` for both connections of a client.
 //!
-//! The library takes no choice of protocols and cipher suites: it offers TLS 1.2 and 1.3 with the suites of
-//! the process' default provider. Settings that name nothing usable are refused all the same.
+//! The library takes no choice of protocols and cipher suites but that of the process' default provider, which is set
+//! for it: a broker has one client of ZooKeeper, and nothing else in it speaks TLS.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
+use super::stores::{self, certificates_pem};
 use crate::zookeeper::ConnectError;
-use crate::zookeeper::options::{Store, TlsOptions};
+use crate::zookeeper::options::TlsOptions;
 
 fn refused(text: String) -> ConnectError {
     ConnectError::Options(text)
@@ -26,23 +25,16 @@ fn refused(text: String) -> ConnectError {
 pub(super) fn library_options(
     options: &TlsOptions,
 ) -> Result<zookeeper_client::TlsOptions, ConnectError> {
-    // The library leaves the choice of a provider to the process. Another choice made before is as good.
-    drop(ring::default_provider().install_default());
+    // The library leaves the choice of a provider to the process. Tests have several clients and keep the first.
+    drop(provider(options)?.install_default());
     let unusable = |error| refused(format!("`zookeeper.ssl.*` cannot be used: {error}"));
-    let read = |store: &Store| {
-        std::fs::read_to_string(&store.location).map_err(|error| {
-            refused(format!(
-                "{} cannot be read: {error}",
-                store.location.display()
-            ))
-        })
-    };
     let mut library = zookeeper_client::TlsOptions::new();
     if let Some(truststore) = &options.truststore {
-        library = library.with_pem_ca(&read(truststore)?).map_err(unusable)?;
+        let pem = certificates_pem(&stores::trusted(truststore)?);
+        library = library.with_pem_ca(&pem).map_err(unusable)?;
     }
     if let Some(keystore) = &options.keystore {
-        let pem = read(keystore)?;
+        let pem = stores::identity(keystore)?.pem();
         library = library.with_pem_identity(&pem, &pem).map_err(unusable)?;
     }
     if !options.checks_host_name {
@@ -63,17 +55,17 @@ fn without_host_name(options: zookeeper_client::TlsOptions) -> zookeeper_client:
 
 /// The configuration that `options` describe.
 pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, ConnectError> {
-    let provider = Arc::new(provider(&options.cipher_suites)?);
+    let provider = Arc::new(provider(options)?);
     let versions = versions(&options.protocols)?;
     let Some(truststore) = &options.truststore else {
         return Err(refused(
-            "`zookeeper.ssl.client.enable=true` needs `zookeeper.ssl.truststore.location`, a PEM file with the \
+            "`zookeeper.ssl.client.enable=true` needs `zookeeper.ssl.truststore.location`, a file with the \
              certificates that ZooKeeper's servers are signed by"
                 .to_owned(),
         ));
     };
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(truststore, "truststore")? {
+    for certificate in stores::trusted(truststore)? {
         roots.add(certificate).map_err(|error| {
             let path = truststore.location.display();
             refused(format!("a certificate in {path} cannot be used: {error}"))
@@ -97,13 +89,7 @@ pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, C
         None => builder.with_no_client_auth(),
         Some(keystore) => {
             let path = keystore.location.display();
-            let chain = certificates(keystore, "keystore")?;
-            let key = PrivateKeyDer::from_pem_file(&keystore.location).map_err(|error| {
-                refused(format!(
-                    "the ZooKeeper keystore {path} holds no private key that can be read ({error}); \
-                     put an unencrypted PKCS#8 key into it"
-                ))
-            })?;
+            let stores::Identity { key, chain } = stores::identity(keystore)?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 refused(format!(
                     "the key or certificate in {path} cannot be used: {error}"
@@ -114,20 +100,22 @@ pub(super) fn client_config(options: &TlsOptions) -> Result<Arc<ClientConfig>, C
     Ok(Arc::new(config))
 }
 
-fn provider(cipher_suites: &[String]) -> Result<CryptoProvider, ConnectError> {
+/// The suites that are wanted, of the protocols that are: a client offers no version that none of its suites has.
+fn provider(options: &TlsOptions) -> Result<CryptoProvider, ConnectError> {
+    let versions = versions(&options.protocols)?;
     let mut provider = ring::default_provider();
-    if cipher_suites.is_empty() {
-        return Ok(provider);
-    }
     provider.cipher_suites.retain(|suite| {
         // Java's name of TLS 1.3 suites lacks the `13` that this library puts in.
         let name = format!("{:?}", suite.suite()).replacen("TLS13_", "TLS_", 1);
-        cipher_suites.iter().any(|wanted| wanted.trim() == name)
+        let mut wanted = options.cipher_suites.iter();
+        let is_wanted = options.cipher_suites.is_empty() || wanted.any(|one| one.trim() == name);
+        is_wanted && versions.contains(&suite.version())
     });
     if provider.cipher_suites.is_empty() {
         return Err(refused(format!(
-            "none of `zookeeper.ssl.cipher.suites={}` is supported; remove the setting",
-            cipher_suites.join(",")
+            "none of `zookeeper.ssl.cipher.suites={}` is supported in {}; remove the setting",
+            options.cipher_suites.join(","),
+            options.protocols.join(",")
         )));
     }
     Ok(provider)
@@ -152,47 +140,6 @@ fn versions(
         )));
     }
     Ok(known)
-}
-
-/// Only PEM is read. Java's own formats would need code for their ciphers that nothing else here needs.
-fn check_format(store: &Store, role: &str) -> Result<(), ConnectError> {
-    let extension = Path::new(&store.location).extension();
-    let extension = extension.map(|extension| extension.to_string_lossy().to_uppercase());
-    let guessed = match extension.as_deref() {
-        Some("JKS") => "JKS",
-        Some("P12" | "PFX" | "PKCS12") => "PKCS12",
-        _ => "PEM",
-    };
-    let kind = store.kind.as_deref().unwrap_or(guessed);
-    if kind.eq_ignore_ascii_case("PEM") {
-        return Ok(());
-    }
-    let path = store.location.display();
-    Err(refused(format!(
-        "the ZooKeeper {role} {path} is of type {kind}, but only PEM is read; convert it with \
-         `keytool -importkeystore -srckeystore {path} -destkeystore x.p12 -deststoretype PKCS12` and \
-         `openssl pkcs12 -in x.p12 -nodes -out {role}.pem`, and set `zookeeper.ssl.{role}.type=PEM`"
-    )))
-}
-
-fn certificates(store: &Store, role: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
-    check_format(store, role)?;
-    let path = store.location.display();
-    let unreadable = |error: rustls::pki_types::pem::Error| {
-        refused(format!(
-            "the ZooKeeper {role} {path} cannot be read: {error}; correct `zookeeper.ssl.{role}.location`"
-        ))
-    };
-    let certificates = CertificateDer::pem_file_iter(&store.location).map_err(unreadable)?;
-    let certificates = certificates
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(unreadable)?;
-    if certificates.is_empty() {
-        return Err(refused(format!(
-            "the ZooKeeper {role} {path} holds no PEM certificate; add one"
-        )));
-    }
-    Ok(certificates)
 }
 
 /// Checks who signed a certificate but not which host it names (an empty
