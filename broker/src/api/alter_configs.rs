@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use barnabas_core::config::BrokerConfig;
 use barnabas_core::config::alter::{self, AlterError, Operation, Target};
 use barnabas_core::ids::BrokerId;
 use barnabas_core::znodes::ConfigEntity;
@@ -18,6 +19,8 @@ use super::Context;
 use super::configs::resource_type;
 use super::error_code::{NONE, ToErrorCode as _};
 use crate::config::Texts;
+use crate::config::passwords::{PasswordEncoder, PasswordError};
+use crate::host;
 use crate::telemetry::{self, Level};
 
 /// Why settings are not changed. The texts are Kafka's.
@@ -58,6 +61,8 @@ pub enum AlterConfigsError {
     UnknownLoggerOperation(i8),
     #[error(transparent)]
     Alter(#[from] AlterError),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// ZooKeeper failed, or the operation has a number that Kafka has no word for either.
     #[error("the server stumbled")]
     Unexpected,
@@ -334,11 +339,31 @@ async fn alter_broker(
     let texts = proposed(wish, Target::Broker(name), &entity, context).await?;
     let config = &broker.config;
     let cluster = config.layers().cluster;
-    alter::check_broker(name, &texts, config.file(), &cluster, &config.broker())?;
+    let running = config.broker();
+    alter::check_broker(name, &texts, config.file(), &cluster, &running)?;
     if validate_only {
         return Ok(());
     }
+    let texts = with_encoded_passwords(texts, wish, &running)?;
     write(entity, texts, context).await
+}
+
+/// Encrypts what was set just now; the rest of the passwords is encrypted already.
+fn with_encoded_passwords(
+    mut texts: Texts,
+    wish: &Wish,
+    running: &BrokerConfig,
+) -> Result<Texts, AlterConfigsError> {
+    let Some(encoder) = PasswordEncoder::from_config(running) else {
+        return Ok(texts);
+    };
+    let set = wish.changes.iter().filter(|change| change.operation == SET);
+    for change in set.filter(|change| alter::is_password(&change.key)) {
+        if let Some(text) = texts.get_mut(&change.key) {
+            *text = encoder.encode(text, &mut host::random())?;
+        }
+    }
+    Ok(texts)
 }
 
 fn alter_loggers(

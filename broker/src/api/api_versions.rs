@@ -3,8 +3,8 @@
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-use super::error_code::{NONE, ResponseError};
-use super::{API_TABLE, Api, Context};
+use super::error_code::{NONE, ToErrorCode as _};
+use super::{API_TABLE, Api, Context, RequestError};
 
 /// `ApiVersions` (key 18, v0–4).
 pub async fn api_versions(
@@ -16,8 +16,7 @@ pub async fn api_versions(
         &request.client_software_version,
     ];
     if context.version >= 3 && !software.into_iter().all(|text| names_software(text)) {
-        return ApiVersionsResponse::default()
-            .with_error_code(ResponseError::InvalidRequest.code());
+        return ApiVersionsResponse::default().with_error_code(RequestError::Invalid.error_code());
     }
     let mut api_keys: Vec<_> = API_TABLE.iter().map(listed).collect();
     api_keys.sort_unstable_by_key(|api| api.api_key);
@@ -34,7 +33,7 @@ pub async fn api_versions(
 /// The answer to a version that this broker lacks; always in the format of version 0 (KIP-511).
 pub fn unsupported_version(api_versions: &Api) -> ApiVersionsResponse {
     ApiVersionsResponse::default()
-        .with_error_code(ResponseError::UnsupportedVersion.code())
+        .with_error_code(RequestError::UnsupportedVersion.error_code())
         .with_api_keys(vec![listed(api_versions)])
 }
 

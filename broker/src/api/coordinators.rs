@@ -6,7 +6,7 @@ use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinator
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::error_code::{NONE, ResponseError};
+use super::error_code::{NONE, ToErrorCode as _};
 use crate::coordinator::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::topics::TopicError;
 
@@ -19,6 +19,16 @@ const NOT_AVAILABLE_MESSAGE: &str = "The coordinator is not available.";
 const INVALID_MESSAGE: &str = "This most likely occurs because of a request being malformed by the client \
                                library or the message was sent to an incompatible broker. See the broker \
                                logs for more details.";
+
+/// Why no coordinator is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FindCoordinatorError {
+    /// Not yet, not any more, or not on the client's listener.
+    #[error("there is no coordinator at present")]
+    NotAvailable,
+    #[error("nobody knows coordinators of this type")]
+    UnknownType,
+}
 
 /// A broker and where the client reaches it.
 struct Node {
@@ -45,7 +55,11 @@ pub async fn find_coordinator(
     FindCoordinatorResponse::default().with_coordinators(coordinators)
 }
 
-async fn find(key_type: i8, key: &str, context: &Context<'_>) -> Result<Node, ResponseError> {
+async fn find(
+    key_type: i8,
+    key: &str,
+    context: &Context<'_>,
+) -> Result<Node, FindCoordinatorError> {
     match key_type {
         GROUP => {
             let partition = context.broker.groups.partition_for(key);
@@ -55,8 +69,8 @@ async fn find(key_type: i8, key: &str, context: &Context<'_>) -> Result<Node, Re
             let partition = context.broker.transactions.partition_for(key);
             leader_of(TRANSACTIONS_TOPIC, partition, context).await
         }
-        SHARE if context.version >= 6 => Err(ResponseError::CoordinatorNotAvailable),
-        _ => Err(ResponseError::InvalidRequest),
+        SHARE if context.version >= 6 => Err(FindCoordinatorError::NotAvailable),
+        _ => Err(FindCoordinatorError::UnknownType),
     }
 }
 
@@ -65,7 +79,7 @@ async fn leader_of(
     topic: &str,
     partition: i32,
     context: &Context<'_>,
-) -> Result<Node, ResponseError> {
+) -> Result<Node, FindCoordinatorError> {
     let broker = context.broker;
     let image = broker.metadata.image();
     if image.topic(topic).is_none() {
@@ -76,22 +90,26 @@ async fn leader_of(
             }
             Err(error) => tracing::warn!(topic, %error, "an internal topic is not there yet"),
         }
-        return Err(ResponseError::CoordinatorNotAvailable);
+        return Err(FindCoordinatorError::NotAvailable);
     }
     let leader = image
         .partition(topic, partition)
         .and_then(|partition| partition.leader())
-        .ok_or(ResponseError::CoordinatorNotAvailable)?;
+        .ok_or(FindCoordinatorError::NotAvailable)?;
     let endpoint = image
         .endpoint(leader, context.listener())
-        .ok_or(ResponseError::CoordinatorNotAvailable)?;
+        .ok_or(FindCoordinatorError::NotAvailable)?;
     Ok(Node {
         id: leader.0,
         endpoint: endpoint.clone(),
     })
 }
 
-fn respond_each(key_type: i8, key: StrBytes, found: Result<Node, ResponseError>) -> Coordinator {
+fn respond_each(
+    key_type: i8,
+    key: StrBytes,
+    found: Result<Node, FindCoordinatorError>,
+) -> Coordinator {
     // Only a type that nobody knows fails the request as a whole, with a message.
     let is_known = matches!(key_type, GROUP | TRANSACTION | SHARE);
     let message = if is_known { "" } else { INVALID_MESSAGE };
@@ -106,11 +124,11 @@ fn respond_each(key_type: i8, key: StrBytes, found: Result<Node, ResponseError>)
         Err(error) => answer
             .with_node_id(BrokerId(-1))
             .with_port(-1)
-            .with_error_code(error.code()),
+            .with_error_code(error.error_code()),
     }
 }
 
-fn respond_one(found: Result<Node, ResponseError>, version: i16) -> FindCoordinatorResponse {
+fn respond_one(found: Result<Node, FindCoordinatorError>, version: i16) -> FindCoordinatorResponse {
     let (message, response) = match found {
         Ok(node) => (
             "NONE",
@@ -121,13 +139,12 @@ fn respond_one(found: Result<Node, ResponseError>, version: i16) -> FindCoordina
                 .with_port(i32::from(node.endpoint.port)),
         ),
         Err(error) => (
-            if error == ResponseError::InvalidRequest {
-                INVALID_MESSAGE
-            } else {
-                NOT_AVAILABLE_MESSAGE
+            match error {
+                FindCoordinatorError::UnknownType => INVALID_MESSAGE,
+                FindCoordinatorError::NotAvailable => NOT_AVAILABLE_MESSAGE,
             },
             FindCoordinatorResponse::default()
-                .with_error_code(error.code())
+                .with_error_code(error.error_code())
                 .with_node_id(BrokerId(-1))
                 .with_port(-1),
         ),

@@ -11,8 +11,8 @@ use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicN
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 
-use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode};
+use super::error_code::{NONE, ToErrorCode};
+use super::{Context, RequestError};
 
 /// Election types of a request, from v1 on.
 const PREFERRED: i8 = 0;
@@ -41,7 +41,7 @@ pub async fn elect_leaders(
         (0, _) | (_, PREFERRED) => ElectionType::Preferred,
         (_, UNCLEAN) => ElectionType::Unclean,
         _ => {
-            let error = ResponseError::UnknownServerError.code();
+            let error = RequestError::Unexpected.error_code();
             let partitions = named.into_iter().flatten();
             let outcomes = partitions.map(|of| (of, (error, None))).collect();
             return response(error, outcomes, context);
@@ -82,7 +82,7 @@ async fn outcomes(
     }
     let outcomes = results.into_iter().filter_map(|(of, result)| {
         let outcome = match result {
-            Ok(_) if awaited.contains_key(&of) => (ResponseError::RequestTimedOut.code(), None),
+            Ok(_) if awaited.contains_key(&of) => (RequestError::TimedOut.error_code(), None),
             Ok(_) => (NONE, None),
             // Who asks for all wants to hear of changes and failures only.
             Err(ElectLeaderError::NotNeeded) if is_for_all => return None,

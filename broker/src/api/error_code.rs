@@ -22,9 +22,11 @@ pub const INELIGIBLE_REPLICA: ResponseError = ResponseError::Unknown(107);
 pub const MISMATCHED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(114);
 pub const UNSUPPORTED_ENDPOINT_TYPE: ResponseError = ResponseError::Unknown(115);
 pub const TRANSACTION_ABORTABLE: ResponseError = ResponseError::Unknown(120);
+use super::RequestError;
 use super::acls::AclError;
 use super::alter_configs::AlterConfigsError;
 use super::configs::DescribeConfigsError;
+use super::coordinators::FindCoordinatorError;
 use super::delegation_tokens::TokenError;
 use super::log_dirs::MoveError;
 use super::offsets::{DeleteRecordsError, ListOffsetsError};
@@ -80,6 +82,26 @@ pub trait ToErrorCode {
 impl ToErrorCode for ResponseError {
     fn to_response_error(&self) -> ResponseError {
         *self
+    }
+}
+
+impl ToErrorCode for RequestError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::Invalid => ResponseError::InvalidRequest,
+            Self::UnsupportedVersion => ResponseError::UnsupportedVersion,
+            Self::TimedOut => ResponseError::RequestTimedOut,
+            Self::Unexpected => ResponseError::UnknownServerError,
+        }
+    }
+}
+
+impl ToErrorCode for FindCoordinatorError {
+    fn to_response_error(&self) -> ResponseError {
+        match self {
+            Self::NotAvailable => ResponseError::CoordinatorNotAvailable,
+            Self::UnknownType => ResponseError::InvalidRequest,
+        }
     }
 }
 
@@ -397,6 +419,7 @@ impl ToErrorCode for AlterConfigsError {
             Self::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
             Self::UnknownLogger(_)
             | Self::UnknownLevel { .. }
+            | Self::Password(_)
             | Self::Alter(AlterError::InvalidConfig(_)) => ResponseError::InvalidConfig,
             Self::Alter(AlterError::Unexpected) | Self::Unexpected => {
                 ResponseError::UnknownServerError

@@ -7,8 +7,8 @@ use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::Context;
-use super::error_code::{ResponseError, ToErrorCode, message_of};
+use super::error_code::{ToErrorCode as _, message_of};
+use super::{Context, RequestError};
 
 /// Upgrade types, from v1 on; v0 says only whether a downgrade is allowed.
 const UPGRADE: i8 = 1;
@@ -34,7 +34,7 @@ pub async fn update_features(
         };
         let refusal = refusal(&update, upgrade_type);
         UpdatableFeatureResult::default()
-            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_error_code(RequestError::Invalid.error_code())
             .with_error_message(Some(StrBytes::from_string(refusal)))
             .with_feature(update.feature)
     });

@@ -22,12 +22,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use rand::Rng as _;
 
-use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode as _, code_of};
+use super::error_code::{NONE, ToErrorCode as _, code_of};
+use super::{Context, RequestError};
 use crate::host;
 
 /// What everybody may do with a group where nothing is forbidden: a bit per operation (KIP-430).
-const ALL_GROUP_OPERATIONS: i32 = 0b1_0100_1000 | 1 << 10 | 1 << 11;
+const ALL_GROUP_OPERATIONS: i32 = 0b1_0100_1000;
 
 /// The only type of groups that there is without `KRaft` (KIP-848).
 const CLASSIC: &str = "classic";
@@ -321,7 +321,7 @@ pub async fn consumer_group_heartbeat(
     _context: &Context<'_>,
 ) -> ConsumerGroupHeartbeatResponse {
     ConsumerGroupHeartbeatResponse::default()
-        .with_error_code(ResponseError::UnsupportedVersion.code())
+        .with_error_code(RequestError::UnsupportedVersion.error_code())
 }
 
 /// `ConsumerGroupDescribe` (key 69, v0): likewise.
@@ -332,7 +332,7 @@ pub async fn consumer_group_describe(
     let groups = request.group_ids.into_iter().map(|group| {
         DescribedConsumerGroup::default()
             .with_group_id(group)
-            .with_error_code(ResponseError::UnsupportedVersion.code())
+            .with_error_code(RequestError::UnsupportedVersion.error_code())
     });
     ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
 }

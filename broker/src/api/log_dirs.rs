@@ -17,7 +17,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::error_code::{ResponseError, code_of};
+use super::error_code::{ToErrorCode as _, code_of};
 use crate::log::{DirectoryDescription, LogError, ReplicaSize};
 use crate::replica::PartitionError;
 
@@ -64,7 +64,7 @@ fn describe(
     let path = directory.path.to_string_lossy().into_owned();
     let mut result = DescribeLogDirsResult::default().with_log_dir(StrBytes::from_string(path));
     if directory.error.is_some() {
-        return result.with_error_code(ResponseError::KafkaStorageError.code());
+        return result.with_error_code(PartitionError::StorageError.error_code());
     }
     let mut topics: BTreeMap<&str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
     for replica in directory

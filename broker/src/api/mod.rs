@@ -33,6 +33,7 @@ pub mod offsets;
 pub mod produce;
 pub mod quotas;
 pub mod reassignment;
+pub mod request_error;
 pub mod sasl;
 pub mod scram;
 mod throttled;
@@ -66,6 +67,7 @@ pub use call::Call;
 pub use context::{Broker, Connection, Context, Principal};
 pub use decode::MalformedRequest;
 pub use error_counts::ErrorCodes;
+pub use request_error::RequestError;
 use throttled::Throttled;
 
 /// A handler's answer.

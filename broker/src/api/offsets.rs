@@ -26,8 +26,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode, code_of};
+use super::error_code::{NONE, ToErrorCode, code_of};
+use super::{Context, RequestError};
 use crate::clock;
 use crate::log::{LogError, OffsetLookup};
 use crate::replica::PartitionError;
@@ -97,7 +97,7 @@ pub async fn list_offsets(
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             if !matches!(query.isolation_level, 0 | 1) {
-                return no_offset(wanted, ResponseError::UnknownServerError.code());
+                return no_offset(wanted, RequestError::Unexpected.error_code());
             }
             let partition = context
                 .broker

@@ -13,8 +13,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode};
+use super::error_code::{NONE, ToErrorCode};
+use super::{Context, RequestError};
 use crate::host;
 use crate::quota::addresses_of;
 use crate::zookeeper::{ConfigReadError, ConfigWriteError};
@@ -47,7 +47,7 @@ fn text(text: &(impl ToString + ?Sized)) -> StrBytes {
 
 /// The message beside an error; Kafka is silent about what it did not expect.
 fn message(error: &(impl ToErrorCode + ToString)) -> Option<StrBytes> {
-    let is_expected = error.to_response_error() != ResponseError::UnknownServerError;
+    let is_expected = error.error_code() != RequestError::Unexpected.error_code();
     is_expected.then(|| text(&error.to_string()))
 }
 
@@ -268,10 +268,10 @@ mod tests {
         let broker = TestBroker::new();
         let wrong = alteration(&[("ip", Some("x y"))], &[]);
         let (code, message) = altered(&broker, wrong).await;
-        assert_eq!(code, ResponseError::InvalidRequest.code());
+        assert_eq!(code, RequestError::Invalid.error_code());
         assert_eq!(message, "x%20y is not a valid IP or resolvable host.");
         let credentials = alteration(&[("user", Some("u"))], &[("SCRAM-SHA-256", Some(1.0))]);
-        let unexpected = (ResponseError::UnknownServerError.code(), String::new());
+        let unexpected = (RequestError::Unexpected.error_code(), String::new());
         assert_eq!(altered(&broker, credentials).await, unexpected);
     }
 }

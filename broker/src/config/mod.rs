@@ -1,5 +1,6 @@
 //! The configuration as it is now: the file, and over it what ZooKeeper says.
 
+pub mod passwords;
 mod providers;
 pub mod sources;
 

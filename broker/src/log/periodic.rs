@@ -17,7 +17,7 @@ impl LogManager {
     pub fn start(self: &Arc<Self>) {
         let options = &self.options;
         let delay = options.initial_task_delay;
-        let tasks: [(Duration, DirTask); 5] = [
+        let tasks: [(Duration, DirTask); 4] = [
             (options.retention_check_interval, Self::delete_old_segments),
             (options.flush_scheduler_interval, Self::flush_due),
             (
@@ -28,12 +28,11 @@ impl LogManager {
                 options.log_start_checkpoint_interval,
                 Self::checkpoint_log_start_offsets,
             ),
-            (
-                options.producer_expiration_check_interval,
-                Self::expire_producers,
-            ),
         ];
+        // The first look at producers comes as late as the others: timestamps of clients may be of long ago.
+        let expiration = options.producer_expiration_check_interval;
         for dir in &self.dirs {
+            self.every(dir, expiration, expiration, Self::expire_producers);
             for (interval, task) in tasks {
                 self.every(dir, delay, interval, task);
             }

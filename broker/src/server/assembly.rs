@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use barnabas_core::config::BrokerConfig;
 use barnabas_core::ids::BrokerId;
+use barnabas_core::znodes::ConfigEntity;
 use tokio::task::JoinHandle;
 
 use super::StartError;
@@ -17,6 +18,7 @@ use super::identity;
 use super::replica_keeper::ReplicaKeeper;
 use crate::api::Broker;
 use crate::config::LiveConfig;
+use crate::config::passwords::{self, PasswordEncoder};
 use crate::controller::{
     ControllerHandle, ControllerLink, ControllerLinkOptions, ControllerOptions, NetworkTargets,
 };
@@ -97,6 +99,7 @@ impl Assembly {
             })
         });
         config_listener.load().await?;
+        take_over_passwords(&live, zookeeper, identity.broker_id).await;
         let logs = open_logs(&live, ground.files.clone()).await?;
         logs.start();
         logs.configure_cleaner(&live.broker());
@@ -378,5 +381,32 @@ async fn count_session_events(broker: Arc<Broker>) {
         if state.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Encrypts the passwords among this broker's dynamic settings anew if `password.encoder.old.secret` says that the
+/// secret changed. What goes wrong is only logged: the settings remain readable with the former secret.
+async fn take_over_passwords(live: &LiveConfig, zookeeper: &ZooKeeper, broker_id: BrokerId) {
+    let config = live.broker();
+    let encoders = PasswordEncoder::former(&config).zip(PasswordEncoder::from_config(&config));
+    let Some((former, current)) = encoders else {
+        return;
+    };
+    let texts = live.layers().broker;
+    let changed = match passwords::reencoded(&texts, &former, &current, &mut host::random()) {
+        Ok(Some(changed)) => changed,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::error!(%error, "passwords are not encrypted with the new secret");
+            return;
+        }
+    };
+    let entity = ConfigEntity::Broker(broker_id);
+    match zookeeper.replace_own_config(&entity, changed.clone()).await {
+        Ok(()) => {
+            tracing::info!("passwords of dynamic settings are encrypted with the new secret");
+            live.entity_changed(&entity, changed);
+        }
+        Err(error) => tracing::error!(%error, "passwords are not encrypted with the new secret"),
     }
 }

@@ -171,6 +171,19 @@ impl ZooKeeper {
         Ok(())
     }
 
+    /// Writes the overrides of this broker, which has not joined the cluster yet; so there may be no controller.
+    pub async fn replace_own_config(
+        &self,
+        entity: &ConfigEntity,
+        config: BTreeMap<String, String>,
+    ) -> Result<(), CoordinationError> {
+        let data = Some(EntityConfig(config).encode());
+        self.coordination
+            .set(&entity.path(), data, None)
+            .await
+            .map(drop)
+    }
+
     /// Writes the overrides of an entity without telling anybody, as at the creation of a topic.
     pub(super) async fn set_config(
         &self,

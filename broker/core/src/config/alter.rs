@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::broker::BrokerConfig;
 use super::describe::{listener_base, row_of_broker_key};
 use super::error::{ConfigError, ConfigProblem};
-use super::setting::{Dynamic, Kind, Setting};
+use super::setting::{Dynamic, Kind, Setting, split_list};
 use super::table;
 
 type Texts = BTreeMap<String, String>;
@@ -214,8 +214,10 @@ pub fn check_broker(
     merged.extend(dynamic.clone());
     let proposed = BrokerConfig::parse(&merged).map_err(|error| refused_by_rule(&error))?;
     check_threads(&merged, running)?;
+    check_reporters(dynamic)?;
     check_listeners(&proposed, running)?;
-    if dynamic.keys().any(|key| is_password(key)) {
+    let has_secret = running.password_encoder_secret.is_some();
+    if !has_secret && dynamic.keys().any(|key| is_password(key)) {
         return Err(AlterError::InvalidConfig(format!(
             "Invalid config value for resource {}: Password encoder secret not configured",
             Target::Broker(name).printed()
@@ -224,7 +226,8 @@ pub fn check_broker(
     Ok(())
 }
 
-fn is_password(key: &str) -> bool {
+/// Whether the value of a broker's setting is a secret, which stands in ZooKeeper encrypted.
+pub fn is_password(key: &str) -> bool {
     row_of_broker_key(key).is_some_and(Setting::is_sensitive)
 }
 
@@ -233,6 +236,7 @@ fn refused_by_rule(error: &ConfigError) -> AlterError {
     let message = error.kafka_message();
     let is_requirement = matches!(error.problem, ConfigProblem::Rule { .. })
         && !message.starts_with("Error ")
+        && !message.starts_with("For input string")
         && !message.starts_with("Invalid ")
         && !message.starts_with("Unable ");
     AlterError::InvalidRequest(if is_requirement {
@@ -286,6 +290,21 @@ fn is_security_store(key: &str) -> bool {
     key.starts_with("ssl.keystore.")
         || key.starts_with("ssl.truststore.")
         || key == "ssl.key.password"
+}
+
+/// Reporters of metrics are Java classes. The one that Java has anyway is the only one that can be found.
+fn check_reporters(dynamic: &Texts) -> Result<(), AlterError> {
+    const KNOWN: &str = "org.apache.kafka.common.metrics.JmxReporter";
+    let key = "metric.reporters";
+    let reporters = dynamic.get(key).map(|text| split_list(text));
+    if reporters.into_iter().flatten().all(|class| class == KNOWN) {
+        return Ok(());
+    }
+    Err(AlterError::InvalidRequest(format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: Validation of dynamic config update of \
+         Set({key}) failed with class class kafka.server.DynamicMetricsReporters for configuration Invalid \
+         dynamic configuration"
+    )))
 }
 
 /// A pool may shrink to half and grow to double its size at a time.

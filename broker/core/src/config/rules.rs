@@ -97,17 +97,21 @@ pub(super) fn connection_overrides(values: &Values<'_>) -> Result<Vec<(String, i
     let elements = split_list(&text);
     let mut overrides = Vec::with_capacity(elements.len());
     for element in elements {
-        let parsed = element
-            .rsplit_once(':')
-            .and_then(|(host, limit)| Some((host.trim().to_owned(), limit.trim().parse().ok()?)));
-        overrides.push(parsed.ok_or_else(|| {
-            ConfigError::rule(
-                key,
-                Some(&text),
-                format!("`{element}` does not name a host and a number"),
-                "give elements such as 10.0.0.1:100, separated by commas",
-            )
-        })?);
+        let wrong = |message| {
+            let remedy = "give elements such as 10.0.0.1:100, separated by commas";
+            ConfigError::rule(key, Some(&text), message, remedy)
+        };
+        // The messages are those of Java's `substring` and `Integer.valueOf`.
+        let (host, limit) = element.rsplit_once(':').ok_or_else(|| {
+            let length = element.encode_utf16().count();
+            wrong(format!(
+                "Error parsing configuration property '{key}': begin 0, end -1, length {length}"
+            ))
+        })?;
+        let limit = limit.trim();
+        let number = limit.parse();
+        let number = number.map_err(|_| wrong(format!("For input string: \"{limit}\"")))?;
+        overrides.push((host.trim().to_owned(), number));
     }
     Ok(overrides)
 }

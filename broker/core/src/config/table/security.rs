@@ -343,27 +343,21 @@ pub(super) const SETTINGS: &[Setting] = &[
     .not_yet()
     .doc("How often expired delegation tokens are deleted."),
     Setting::new("password.encoder.secret", Kind::Password, None)
-        .not_yet()
         .doc("Secret that encrypts passwords kept in ZooKeeper."),
     Setting::new("password.encoder.old.secret", Kind::Password, None)
-        .not_yet()
         .doc("Former secret, needed at the first start with a new one."),
     Setting::new("password.encoder.keyfactory.algorithm", Kind::String, None)
-        .not_yet()
         .doc("How the key is derived from the secret; unset takes PBKDF2WithHmacSHA512."),
     Setting::new(
         "password.encoder.cipher.algorithm",
         Kind::String,
         Some("AES/CBC/PKCS5Padding"),
     )
-    .not_yet()
     .doc("Cipher for passwords kept in ZooKeeper."),
     Setting::new("password.encoder.key.length", Kind::Int, Some("128"))
         .check(Check::AtLeast(8))
-        .not_yet()
         .doc("Length of the key for passwords, in bits."),
     Setting::new("password.encoder.iterations", Kind::Int, Some("4096"))
         .check(Check::AtLeast(1024))
-        .not_yet()
         .doc("Rounds in which the key is derived from the secret."),
 ];
