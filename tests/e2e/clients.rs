@@ -74,5 +74,14 @@ fn kafkajs() {
 
 #[test]
 fn rdkafka() {
-    rust("rdkafka-client", &steps(&[], &["idempotent", "admin"]));
+    let after = [
+        "idempotent",
+        "admin",
+        "group",
+        "cooperative group",
+        "abort",
+        "consume process produce",
+        "fence",
+    ];
+    rust("rdkafka-client", &steps(&[], &after));
 }

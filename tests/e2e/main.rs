@@ -4,6 +4,7 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod bad_clients;
 mod bad_input;
 mod cleaning;
 mod client_program;
@@ -13,11 +14,13 @@ mod connect;
 mod exchange;
 mod full_disk;
 mod groups;
+mod groups_tool;
 mod hanging_transactions;
 mod kcat;
 mod kill_loop;
 mod many_partitions;
 mod mirror;
+mod quotas;
 mod reassignment;
 mod replicas;
 mod streams;

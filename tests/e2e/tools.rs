@@ -1,9 +1,11 @@
 //! Kafka's own command line tools against the broker, and its dump tool on the files the broker leaves.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use barnabas_tests::tools::kafka_java;
+use barnabas_tests::tools::{kafka_java, repository};
 
 use crate::client_program::OneBroker;
 use crate::kcat::kcat_prints;
@@ -19,6 +21,34 @@ pub(crate) fn kafka_tool(main_class: &str, arguments: &[&str]) -> String {
         "{main_class} {arguments:?}:\n{text}\n{errors}"
     );
     text
+}
+
+/// Runs a tool again and again with other arguments, in one virtual machine; returns what it prints each time.
+pub(crate) fn kafka_tool_runs(main_class: &str, runs: &[String]) -> Vec<String> {
+    let mut java = kafka_java(&["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+    let mut child = java
+        .arg(repository().join("tests/clients/java/Tools.java"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for arguments in runs {
+        let arguments = arguments.split(' ').collect::<Vec<_>>().join("\t");
+        writeln!(input, "{main_class}\t{arguments}").unwrap();
+    }
+    drop(input);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut printed: Vec<String> = text.split("\n----------\n").map(str::to_owned).collect();
+    let rest = printed.pop();
+    assert!(
+        output.status.success() && printed.len() == runs.len(),
+        "{} of {} runs, then: {rest:?}",
+        printed.len(),
+        runs.len()
+    );
+    printed
 }
 
 pub(crate) fn require(text: &str, parts: &[&str]) {

@@ -12,6 +12,10 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 /// How long an answer may take before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn client_id() -> StrBytes {
+    StrBytes::from_static_str("test")
+}
+
 /// What came back for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -26,6 +30,7 @@ pub enum Answer {
 pub struct WireClient {
     stream: TcpStream,
     address: String,
+    client_id: StrBytes,
     next_correlation_id: i32,
 }
 
@@ -38,8 +43,16 @@ impl WireClient {
         Ok(WireClient {
             stream,
             address: address.to_owned(),
+            client_id: client_id(),
             next_correlation_id: 1,
         })
+    }
+
+    /// The same under another client id.
+    #[must_use]
+    pub fn named(mut self, client_id: &str) -> WireClient {
+        self.client_id = StrBytes::from_string(client_id.to_owned());
+        self
     }
 
     /// The socket, for what no client would do.
@@ -83,7 +96,9 @@ impl WireClient {
             Err(error) => return Err(error.into()),
         };
         if answer == Answer::Closed {
+            let client_id = self.client_id.clone();
             *self = WireClient::connect(&self.address)?;
+            self.client_id = client_id;
         }
         Ok(answer)
     }
@@ -92,7 +107,7 @@ impl WireClient {
     pub fn request<R: Request>(&mut self, request: &R, version: i16) -> Result<R::Response> {
         let correlation_id = self.next_correlation_id;
         self.next_correlation_id += 1;
-        let frame = encode_request(request, version, correlation_id)?;
+        let frame = encode_request_of(&self.client_id, request, version, correlation_id)?;
         match self.exchange(&frame)? {
             Answer::Frame(frame) => decode_response::<R::Response>(frame, version, correlation_id),
             Answer::Closed => bail!("closed for API key {} version {version}", R::KEY),
@@ -106,12 +121,21 @@ pub fn encode_request<R: Request>(
     version: i16,
     correlation_id: i32,
 ) -> Result<BytesMut> {
+    encode_request_of(&client_id(), request, version, correlation_id)
+}
+
+fn encode_request_of<R: Request>(
+    client_id: &StrBytes,
+    request: &R,
+    version: i16,
+    correlation_id: i32,
+) -> Result<BytesMut> {
     let mut frame = BytesMut::new();
     RequestHeader::default()
         .with_request_api_key(R::KEY)
         .with_request_api_version(version)
         .with_correlation_id(correlation_id)
-        .with_client_id(Some(StrBytes::from_static_str("test")))
+        .with_client_id(Some(client_id.clone()))
         .encode(&mut frame, R::header_version(version))?;
     request.encode(&mut frame, version)?;
     Ok(frame)

@@ -100,7 +100,7 @@ pub async fn create_topics(
         .create_topics(&wanted, timeout, intent, &mut mutations)
         .await
         .into_iter();
-    context.call.throttle(mutations.throttle_ms());
+    context.call.throttle(mutations.throttle());
     let results = request.topics.iter().zip(refusals).map(|(topic, refusal)| {
         let name = &topic.name;
         match refusal {
@@ -240,7 +240,7 @@ pub async fn delete_topics(
     let mut mutations = context.mutations(5);
     let deleted = admin.delete_topics(&wanted, timeout, &mut mutations).await;
     let mut outcomes = deleted.into_iter();
-    context.call.throttle(mutations.throttle_ms());
+    context.call.throttle(mutations.throttle());
     let results = targets.into_iter().zip(errors).map(|(target, error)| {
         let error = match error {
             Some(error) => Err(error),
@@ -354,7 +354,7 @@ pub async fn create_partitions(
     let outcomes = admin
         .create_partitions(&wanted, timeout, intent, &mut mutations)
         .await;
-    context.call.throttle(mutations.throttle_ms());
+    context.call.throttle(mutations.throttle());
     let results = wanted
         .iter()
         .zip(outcomes)

@@ -116,7 +116,7 @@ pub(super) async fn take_slot(
         tokio::time::sleep(delay).await;
     }
     let now = clock::now().monotonic;
-    let admitted = network.address_rates.admit(address, now);
+    let admitted = network.address_rates.admit(listener, address, now);
     admitted.map_err(|wait| Refusal::TooFast { address, wait })?;
     loop {
         let freed = quotas.freed.notified();

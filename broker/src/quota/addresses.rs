@@ -1,13 +1,16 @@
 //! How fast connections may come from an address (KIP-612).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use barnabas_core::quota::{AddressLimits, QuotaRate, Window};
+
+use super::throttled::ThrottleTime;
+use crate::metrics::Exposition;
 
 /// The rates at which addresses connect, and their limits.
 pub struct AddressRates {
@@ -15,6 +18,8 @@ pub struct AddressRates {
     is_enabled: AtomicBool,
     limits: ArcSwap<AddressLimits>,
     rates: Mutex<HashMap<IpAddr, QuotaRate>>,
+    /// By listener.
+    throttle_times: Mutex<BTreeMap<Arc<str>, ThrottleTime>>,
 }
 
 impl AddressRates {
@@ -25,6 +30,7 @@ impl AddressRates {
             is_enabled: AtomicBool::new(false),
             limits: ArcSwap::default(),
             rates: Mutex::default(),
+            throttle_times: Mutex::default(),
         }
     }
 
@@ -37,9 +43,19 @@ impl AddressRates {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection, or returns for how long to let the client wait before it is refused. A refused one is
+    fn throttle_times(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, ThrottleTime>> {
+        let times = self.throttle_times.lock();
+        times.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection of a listener, or returns for how long to let the client wait before it is refused. A refused one is
     /// not counted.
-    pub fn admit(&self, address: IpAddr, now: Duration) -> Result<(), Duration> {
+    pub fn admit(
+        &self,
+        listener: &Arc<str>,
+        address: IpAddr,
+        now: Duration,
+    ) -> Result<(), Duration> {
         if !self.is_enabled.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -57,7 +73,32 @@ impl AddressRates {
             return Ok(());
         }
         rate.record(-1.0, now);
-        Err(Duration::from_millis(throttle_ms.into()).min(self.window.sample_length))
+        drop(rates);
+        let wait = Duration::from_millis(throttle_ms.into()).min(self.window.sample_length);
+        self.throttle_times()
+            .entry(listener.clone())
+            .or_insert_with(|| ThrottleTime::new(self.window))
+            .note(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX), now);
+        Err(wait)
+    }
+
+    pub(super) fn write_metrics(&self, out: &mut Exposition, now: Duration) {
+        let prefix = "kafka_server_socket_server_metrics";
+        let mut rates: Vec<(IpAddr, f64)> = self
+            .rates()
+            .iter_mut()
+            .map(|(address, rate)| (*address, rate.measure(now)))
+            .collect();
+        rates.sort_by_key(|(address, _)| *address);
+        for (address, rate) in rates {
+            let labels = [("ip", &*address.to_string())];
+            out.gauge(&format!("{prefix}_connection_accept_rate"), &labels, rate);
+        }
+        for (listener, times) in self.throttle_times().iter_mut() {
+            let labels = [("listener", &**listener)];
+            let name = format!("{prefix}_ip_connection_accept_throttle_time");
+            out.gauge(&name, &labels, times.average(now));
+        }
     }
 
     pub(super) fn forget_idle(&self, memory: Duration, now: Duration) {

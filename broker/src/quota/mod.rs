@@ -8,6 +8,7 @@
 mod addresses;
 mod mutations;
 mod rates;
+mod throttled;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -165,6 +166,7 @@ impl ClientQuotas {
             quota.write_metrics(out, now);
         }
         self.mutations.write_metrics(out, now);
+        self.addresses.write_metrics(out, now);
     }
 }
 

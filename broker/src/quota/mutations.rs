@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use barnabas_core::quota::{QuotaLimits, QuotaRate, TokenBucket, Window};
 
+use super::throttled::{ThrottleTime, Throttled};
 use super::{Client, Key};
 use crate::clock;
 use crate::metrics::Exposition;
@@ -29,6 +30,7 @@ pub enum Strictness {
 struct Used {
     bucket: TokenBucket,
     rate: QuotaRate,
+    throttle_time: ThrottleTime,
     limit: f64,
 }
 
@@ -38,6 +40,7 @@ pub struct MutationQuota {
     is_enabled: AtomicBool,
     limits: ArcSwap<QuotaLimits>,
     used: Mutex<HashMap<Key, Used>>,
+    throttled: Throttled,
 }
 
 impl MutationQuota {
@@ -47,6 +50,7 @@ impl MutationQuota {
             is_enabled: AtomicBool::new(false),
             limits: ArcSwap::default(),
             used: Mutex::default(),
+            throttled: Throttled::default(),
         }
     }
 
@@ -82,25 +86,32 @@ impl MutationQuota {
     }
 
     pub(super) fn write_metrics(&self, out: &mut Exposition, now: Duration) {
-        let mut figures: Vec<(Key, f64, f64)> = self
+        let mut figures: Vec<(Key, f64, f64, f64)> = self
             .used()
             .iter_mut()
             .map(|(key, used)| {
                 // Looked at, not used: a copy, or whoever is away would never be forgotten.
                 let tokens = used.bucket.clone().tokens(used.limit, self.window, now);
-                (key.clone(), used.rate.measure(now), tokens)
+                let average = used.throttle_time.average(now);
+                (key.clone(), used.rate.measure(now), tokens, average)
             })
             .collect();
         figures.sort_by(|one, other| one.0.cmp(&other.0));
         let prefix = "kafka_server_controllermutation";
-        for (key, rate, _) in &figures {
+        for (key, rate, ..) in &figures {
             let labels = [("user", &*key.user), ("client_id", &*key.client_id)];
             out.gauge(&format!("{prefix}_mutation_rate"), &labels, rate);
         }
-        for (key, _, tokens) in &figures {
+        for (key, _, tokens, _) in &figures {
             let labels = [("user", &*key.user), ("client_id", &*key.client_id)];
             out.gauge(&format!("{prefix}_tokens"), &labels, tokens);
         }
+        for (key, .., average) in &figures {
+            let labels = [("user", &*key.user), ("client_id", &*key.client_id)];
+            out.gauge(&format!("{prefix}_throttle_time"), &labels, average);
+        }
+        let throttled = self.throttled.count(now);
+        out.gauge(&format!("{prefix}_queue_size"), &[], throttled);
     }
 }
 
@@ -138,6 +149,7 @@ impl Mutations {
         let used = all.entry(limited.key.clone()).or_insert_with(|| Used {
             bucket: TokenBucket::default(),
             rate: QuotaRate::new(window),
+            throttle_time: ThrottleTime::new(window),
             limit,
         });
         used.limit = limit;
@@ -165,5 +177,19 @@ impl Mutations {
             let passed = clock::now().monotonic.saturating_sub(then).as_millis();
             throttle_ms.saturating_sub(u32::try_from(passed).unwrap_or(u32::MAX))
         })
+    }
+
+    /// The same once the client is told, which counts as a throttle.
+    pub fn throttle(&self) -> u32 {
+        let throttle_ms = self.throttle_ms();
+        if let Some(limited) = &self.limited {
+            let now = clock::now().monotonic;
+            let throttle = Duration::from_millis(throttle_ms.into());
+            limited.quota.throttled.note(throttle, now);
+            if let Some(used) = limited.quota.used().get_mut(&limited.key) {
+                used.throttle_time.note(throttle_ms, now);
+            }
+        }
+        throttle_ms
     }
 }

@@ -8,23 +8,21 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use barnabas_core::quota::{QuotaLimits, QuotaRate, Window};
 
+use super::throttled::{ThrottleTime, Throttled};
 use super::{Client, Key};
 use crate::metrics::Exposition;
 
 /// What those who share a limit have used.
 struct Used {
     rate: QuotaRate,
-    /// Throttle times in milliseconds, and how many there were.
-    throttled_ms: QuotaRate,
-    throttles: QuotaRate,
+    throttle_time: ThrottleTime,
 }
 
 impl Used {
     fn new(window: Window) -> Self {
         Self {
             rate: QuotaRate::new(window),
-            throttled_ms: QuotaRate::new(window),
-            throttles: QuotaRate::new(window),
+            throttle_time: ThrottleTime::new(window),
         }
     }
 }
@@ -39,6 +37,7 @@ pub struct RateQuota {
     is_enabled: AtomicBool,
     limits: ArcSwap<QuotaLimits>,
     used: Mutex<HashMap<Key, Used>>,
+    throttled: Throttled,
     /// What requests used that no quota holds for.
     exempt: Mutex<QuotaRate>,
 }
@@ -59,6 +58,7 @@ impl RateQuota {
             is_enabled: AtomicBool::new(false),
             limits: ArcSwap::default(),
             used: Mutex::default(),
+            throttled: Throttled::default(),
             exempt: Mutex::new(QuotaRate::new(window)),
         }
     }
@@ -79,16 +79,16 @@ impl RateQuota {
 
     /// Notes that a client used `amount`, and returns for how many milliseconds it is throttled.
     pub fn record(&self, client: Client<'_>, amount: f64, now: Duration) -> u32 {
-        self.change(client, |used, limit| {
+        let throttle_ms = self.change(client, |used, limit| {
             used.rate.record(amount, now);
             let throttle_ms = used.rate.throttle_ms(limit, now).min(self.throttle_ms_max);
-            if throttle_ms > 0 {
-                used.throttled_ms.record(f64::from(throttle_ms), now);
-                used.throttles.record(1.0, now);
-            }
+            used.throttle_time.note(throttle_ms, now);
             throttle_ms
-        })
-        .unwrap_or(0)
+        });
+        let throttle_ms = throttle_ms.unwrap_or(0);
+        let throttle = Duration::from_millis(throttle_ms.into());
+        self.throttled.note(throttle, now);
+        throttle_ms
     }
 
     /// Notes that a client used `amount` (or gave it back), which is paid for with its next request.
@@ -130,6 +130,11 @@ impl RateQuota {
             .retain(|_, used| !used.rate.is_idle(memory, now));
     }
 
+    /// How many connections are throttled.
+    pub fn throttled(&self, now: Duration) -> usize {
+        self.throttled.count(now)
+    }
+
     /// How many clients, or groups of them that share a limit, are remembered.
     pub fn remembered(&self) -> usize {
         self.used().len()
@@ -141,12 +146,7 @@ impl RateQuota {
             .used()
             .iter_mut()
             .map(|(key, used)| {
-                let throttles = used.throttles.measure(now);
-                let average = if throttles > 0.0 {
-                    used.throttled_ms.measure(now) / throttles
-                } else {
-                    0.0
-                };
+                let average = used.throttle_time.average(now);
                 (key.clone(), used.rate.measure(now), average)
             })
             .collect();
@@ -159,6 +159,7 @@ impl RateQuota {
             let labels = [("user", &*key.user), ("client_id", &*key.client_id)];
             out.gauge(&format!("{prefix}_throttle_time"), &labels, average);
         }
+        out.gauge(&format!("{prefix}_queue_size"), &[], self.throttled(now));
         if self.kind == "request" && self.is_enabled() {
             let mut exempt = self.exempt.lock().unwrap_or_else(PoisonError::into_inner);
             let name = format!("{prefix}_exempt_request_time");

@@ -114,10 +114,25 @@ fn an_address_is_refused_for_a_sample_and_not_counted() {
     let address = IpAddr::from([10, 0, 0, 1]);
     let entity = ConfigEntity::Ip(Some("10.0.0.1".to_owned()));
     set(&quotas, &entity, &[("connection_creation_rate", "2")]);
-    let admitted = (0..100).filter(|_| quotas.addresses.admit(address, SECOND).is_ok());
+    let listener = Arc::from("CLIENT");
+    let admit = |address, now| quotas.addresses.admit(&listener, address, now);
+    let admitted = (0..100).filter(|_| admit(address, SECOND).is_ok());
     assert_eq!(admitted.count(), 20);
-    assert!(quotas.addresses.admit(address, SECOND) <= Err(SECOND));
+    assert!(admit(address, SECOND) <= Err(SECOND));
     let other = IpAddr::from([10, 0, 0, 2]);
-    assert_eq!(quotas.addresses.admit(other, SECOND), Ok(()));
-    assert_eq!(quotas.addresses.admit(address, SECOND * 12), Ok(()));
+    assert_eq!(admit(other, SECOND), Ok(()));
+    assert_eq!(admit(address, SECOND * 12), Ok(()));
+}
+
+#[test]
+fn throttles_are_counted_until_they_end() {
+    let quotas = quotas();
+    set(&quotas, &client("fast"), &[("producer_byte_rate", "1000")]);
+    quotas.produce.record(FAST, 10_000.0, SECOND);
+    assert_eq!(quotas.produce.throttled(SECOND), 0);
+    assert_eq!(quotas.produce.record(FAST, 5000.0, SECOND), 5000);
+    assert_eq!(quotas.produce.record(FAST, 1000.0, SECOND), 6000);
+    assert_eq!(quotas.produce.throttled(SECOND), 2);
+    assert_eq!(quotas.produce.throttled(SECOND * 6), 1);
+    assert_eq!(quotas.produce.throttled(SECOND * 7), 0);
 }

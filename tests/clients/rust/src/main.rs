@@ -1,6 +1,8 @@
 //! rdkafka: librdkafka under Rust.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::admin::{
@@ -9,9 +11,10 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -210,6 +213,228 @@ impl Story {
     }
 }
 
+/// Members of a group, and transactions.
+impl Story {
+    fn create(&self, topic: &str, partitions: i32) -> Outcome<()> {
+        let admin: AdminClient<DefaultClientContext> = self.settings().create()?;
+        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let created = admin.create_topics([&wanted], &AdminOptions::new());
+        for result in self.runtime.block_on(created)? {
+            result.map_err(|(_, code)| code)?;
+        }
+        let consumer = self.consumer()?;
+        until(|| {
+            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+            let found = &metadata.topics()[0];
+            Ok(found.error().is_none() && found.partitions().len() == partitions as usize)
+        })
+    }
+
+    fn send(&self, producer: &FutureProducer, topic: &str, values: &[i64]) -> Outcome<()> {
+        let mut sent = Vec::new();
+        for (at, value) in values.iter().enumerate() {
+            let text = value.to_string();
+            // Topics of groups have four partitions, the others one.
+            let partition = if topic.ends_with("group") {
+                at as i32 % 4
+            } else {
+                0
+            };
+            let message = FutureRecord::<(), String>::to(topic)
+                .partition(partition)
+                .payload(&text);
+            sent.push(producer.send_result(message).map_err(|(error, _)| error)?);
+        }
+        for delivery in sent {
+            let delivery = self.runtime.block_on(delivery)?;
+            delivery.map_err(|(error, _)| error)?;
+        }
+        Ok(())
+    }
+
+    /// A member that shares a topic of its group's name.
+    fn member(&self, group: &str, strategy: &str) -> Outcome<BaseConsumer> {
+        let consumer: BaseConsumer = self
+            .settings()
+            .set("group.id", group)
+            .set("session.timeout.ms", "6000")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("partition.assignment.strategy", strategy)
+            .create()?;
+        consumer.subscribe(&[group])?;
+        Ok(consumer)
+    }
+
+    /// A member joins, dies in a process of its own, and nothing is missed or forgotten.
+    fn share_in_group(&self, group: &str, strategy: &str) -> Outcome<()> {
+        self.create(group, 4)?;
+        let producer: FutureProducer = self.settings().create()?;
+        let all = |from: i64, to: i64| (from..to).collect::<Vec<i64>>();
+        self.send(&producer, group, &all(0, 40))?;
+        let mut found = BTreeSet::new();
+        let poll = |consumer: &BaseConsumer, found: &mut BTreeSet<i64>| -> Outcome<usize> {
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                found.insert(value_of(&message?)?);
+            }
+            Ok(consumer.assignment()?.count())
+        };
+        let consumer = self.member(group, strategy)?;
+        until(|| Ok(poll(&consumer, &mut found)? == 4))?;
+        let mut other = Command::new(std::env::current_exe()?)
+            .args([&self.address, group, strategy])
+            .spawn()?;
+        let shared = until(|| Ok(poll(&consumer, &mut found)? == 2));
+        other.kill()?;
+        other.wait()?;
+        shared?;
+        until(|| Ok(poll(&consumer, &mut found)? == 4))?;
+        self.send(&producer, group, &all(40, 44))?;
+        until(|| Ok(poll(&consumer, &mut found)? == 4 && found.len() == 44))?;
+        consumer.commit_consumer_state(CommitMode::Sync)?;
+        drop(consumer);
+
+        let consumer = self.member(group, strategy)?;
+        found.clear();
+        self.send(&producer, group, &all(44, 48))?;
+        until(|| Ok(poll(&consumer, &mut found)? == 4 && found.len() >= 4))?;
+        equal(found.into_iter().collect(), all(44, 48))
+    }
+
+    fn be_member(&self, group: &str, strategy: &str) -> Outcome<()> {
+        let consumer = self.member(group, strategy)?;
+        loop {
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                message?;
+            }
+        }
+    }
+
+    fn transactional(&self, id: &str) -> Outcome<FutureProducer> {
+        let producer: FutureProducer = self
+            .settings()
+            .set("transactional.id", id)
+            .set("linger.ms", "5")
+            .create()?;
+        producer.init_transactions(PATIENCE)?;
+        Ok(producer)
+    }
+
+    /// All values that a reader of this isolation finds up to the end.
+    fn values(&self, topic: &str, isolation: &str) -> Outcome<Vec<i64>> {
+        let consumer: BaseConsumer = self
+            .settings()
+            .set("group.id", "unused")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", isolation)
+            .create()?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, 0, Offset::Beginning)?;
+        consumer.assign(&assignment)?;
+        let mut found = Vec::new();
+        loop {
+            match consumer.poll(PATIENCE).ok_or("no end")? {
+                Ok(message) => found.push(value_of(&message)?),
+                Err(KafkaError::PartitionEOF(_)) => return Ok(found),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn abort(&self) -> Outcome<()> {
+        let topic = "rdkafka-aborted";
+        self.create(topic, 1)?;
+        let producer = self.transactional("rdkafka-a")?;
+        producer.begin_transaction()?;
+        self.send(&producer, topic, &[1, 2, 3])?;
+        equal(self.values(topic, "read_uncommitted")?, vec![1, 2, 3])?;
+        equal(self.values(topic, "read_committed")?, vec![])?;
+        producer.abort_transaction(PATIENCE)?;
+        equal(self.values(topic, "read_uncommitted")?, vec![1, 2, 3])?;
+        equal(self.values(topic, "read_committed")?, vec![])?;
+        producer.begin_transaction()?;
+        self.send(&producer, topic, &[4])?;
+        producer.commit_transaction(PATIENCE)?;
+        equal(self.values(topic, "read_committed")?, vec![4])
+    }
+
+    fn consume_process_produce(&self) -> Outcome<()> {
+        let (input, output) = ("rdkafka-in", "rdkafka-out");
+        self.create(input, 1)?;
+        self.create(output, 1)?;
+        let plain: FutureProducer = self.settings().create()?;
+        self.send(&plain, input, &(0..30).collect::<Vec<i64>>())?;
+        let producer = self.transactional("rdkafka-b")?;
+        let (mut rounds, mut done) = (0, 0);
+        while done < 30 {
+            // Whoever comes after an abort begins at what was committed.
+            let consumer = self.member(input, "range")?;
+            loop {
+                let mut values = Vec::new();
+                until(|| {
+                    if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                        values.push(1000 + value_of(&message?)?);
+                    }
+                    Ok(values.len() == 5)
+                })?;
+                producer.begin_transaction()?;
+                self.send(&producer, output, &values)?;
+                let group = consumer.group_metadata().ok_or("no group metadata")?;
+                producer.send_offsets_to_transaction(&consumer.position()?, &group, PATIENCE)?;
+                rounds += 1;
+                if rounds % 3 == 0 {
+                    producer.abort_transaction(PATIENCE)?;
+                    break;
+                }
+                producer.commit_transaction(PATIENCE)?;
+                done += 5;
+                if done == 30 {
+                    break;
+                }
+            }
+        }
+        equal(
+            self.values(output, "read_committed")?,
+            (1000..1030).collect(),
+        )?;
+        equal(
+            self.values(output, "read_uncommitted")?.len(),
+            5 * rounds as usize,
+        )
+    }
+
+    fn fence(&self) -> Outcome<()> {
+        let topic = "rdkafka-fenced";
+        self.create(topic, 1)?;
+        let zombie = self.transactional("rdkafka-c")?;
+        zombie.begin_transaction()?;
+        self.send(&zombie, topic, &[1])?;
+        let producer = self.transactional("rdkafka-c")?;
+        match zombie.commit_transaction(PATIENCE) {
+            Err(KafkaError::Transaction(error)) if error.is_fatal() => {
+                let code = error.code();
+                let codes = [
+                    RDKafkaErrorCode::Fenced,
+                    RDKafkaErrorCode::InvalidProducerEpoch,
+                ];
+                if !codes.contains(&code) {
+                    return Err(format!("{code:?}").into());
+                }
+            }
+            other => return Err(format!("the zombie: {other:?}").into()),
+        }
+        producer.begin_transaction()?;
+        self.send(&producer, topic, &[2])?;
+        producer.commit_transaction(PATIENCE)?;
+        equal(self.values(topic, "read_committed")?, vec![2])
+    }
+}
+
+fn value_of(message: &impl Message) -> Outcome<i64> {
+    Ok(std::str::from_utf8(message.payload().ok_or("no value")?)?.parse()?)
+}
+
 fn until(mut condition: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
     let deadline = Instant::now() + PATIENCE;
     while !condition()? {
@@ -230,6 +455,10 @@ fn main() -> Outcome<()> {
         base_time: now - 3_600_000,
         runtime: tokio::runtime::Runtime::new()?,
     };
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    if let [group, strategy] = &arguments[..] {
+        return story.be_member(group, strategy);
+    }
     let mut failed = false;
     let mut check = |name: &str, outcome: Outcome<()>| match outcome {
         Ok(()) => println!("PASS {name}"),
@@ -251,5 +480,14 @@ fn main() -> Outcome<()> {
         story.produce_and_consume("rdkafka-idempotent", &settings),
     );
     check("admin", story.administrate());
+    check("group", story.share_in_group("rdkafka-group", "range"));
+    let cooperative = ("rdkafka-cooperative-group", "cooperative-sticky");
+    check(
+        "cooperative group",
+        story.share_in_group(cooperative.0, cooperative.1),
+    );
+    check("abort", story.abort());
+    check("consume process produce", story.consume_process_produce());
+    check("fence", story.fence());
     std::process::exit(i32::from(failed))
 }
