@@ -1,11 +1,12 @@
 //! Notices at once when the process of another broker ends, and removes its registration (fast fail-over).
 //!
 //! The controller, and a few brokers beside it in case it is the controller that dies, keep an idle connection to
-//! every broker whose registration asks for it. When one is closed, `barnabas_core::liveness` decides what is to be
-//! done, step by step. From the removal on everything is the ordinary way of a broker whose session expired. Nothing
+//! every broker whose registration asks for it; and who talks to such a broker, as followers do, tells when that fails
+//! (see [`reporting`]). When a connection ends, `barnabas_core::liveness` decides what is to be done, step by step. From the removal on everything is the ordinary way of a broker whose session expired. Nothing
 //! but a dialled connection ever reaches the other broker, and none at all one of Apache Kafka.
 
 mod inquiry;
+mod reporting;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use crate::peer::{PeerError, PeerNetwork};
 use crate::zookeeper::{Coordination, CoordinationEvent, Outcome, Watch, ZooKeeper};
 
 use inquiry::InquiryOptions;
+pub use reporting::{SuspicionQueue, reporting};
 
 /// Suspicions that wait; more are dropped, since whoever has one will have it again.
 const QUEUED_SUSPICIONS: usize = 256;
@@ -42,7 +44,10 @@ pub struct LivenessOptions {
     pub zookeeper: Arc<ZooKeeper>,
     pub config: Arc<LiveConfig>,
     pub controller: watch::Receiver<ControllerStatus>,
+    /// One that reports nothing.
     pub network: Arc<dyn PeerNetwork>,
+    /// What everybody else's network reports.
+    pub suspected: SuspicionQueue,
 }
 
 /// The way to tell that another broker may be dead.
@@ -66,7 +71,10 @@ pub fn start(options: LivenessOptions) -> Option<JoinHandle<()>> {
     if !config.barnabas_fast_failover_enable {
         return None;
     }
-    let (suspicions, received) = mpsc::channel(QUEUED_SUSPICIONS);
+    let SuspicionQueue {
+        suspicions,
+        received,
+    } = options.suspected;
     let positive = |number: i32| u64::try_from(number).unwrap_or(1).max(1);
     let interval = positive(config.barnabas_fast_failover_probe_interval_ms);
     let timeout = positive(config.barnabas_fast_failover_probe_timeout_ms);
@@ -81,7 +89,7 @@ pub fn start(options: LivenessOptions) -> Option<JoinHandle<()>> {
         coordination: options.zookeeper.coordination().clone(),
         controller: options.controller,
         network: options.network,
-        suspicions: Suspicions(suspicions),
+        suspicions,
         eligible: BTreeMap::new(),
         watched: BTreeMap::new(),
         inquiries: BTreeMap::new(),
@@ -235,7 +243,8 @@ impl LivenessTask {
     }
 
     fn suspect(&mut self, suspect: BrokerId, closed: &mpsc::Sender<(BrokerId, Verdict)>) {
-        if suspect == self.broker_id || self.inquiries.contains_key(&suspect) {
+        let is_known = self.eligible.contains_key(&suspect);
+        if suspect == self.broker_id || !is_known || self.inquiries.contains_key(&suspect) {
             return;
         }
         let controller = self.controller.borrow().active_controller;

@@ -57,7 +57,7 @@ impl PeerStream for FakeStream {
         _request: Bytes,
         _timeout: Duration,
     ) -> BoxFuture<'_, Result<Bytes, PeerError>> {
-        unreachable!("nothing is ever asked")
+        async move { Err(self.closed().await) }.boxed()
     }
 
     /// As when a process dies, or when a listener closes idle connections.
@@ -70,10 +70,12 @@ impl PeerStream for FakeStream {
     }
 }
 
-/// Broker 1 watches; broker 2 is watched and holds the seat.
+/// Broker 2 holds the seat; if broker 1 is this one, it watches.
 struct Rig {
     other: Arc<MemoryZooKeeper>,
     network: Arc<FakeNetwork>,
+    /// What fetchers and others have.
+    reporting: Arc<dyn PeerNetwork>,
     _status: watch::Sender<ControllerStatus>,
     _task: Owned,
 }
@@ -99,12 +101,19 @@ async fn register(zookeeper: &Arc<ZooKeeper>, id: i32, fast_failover: bool) {
 }
 
 async fn rig(fast_failover: bool) -> Rig {
+    rig_of(1, &[2], fast_failover).await
+}
+
+/// Broker `own`, and others, which take part or not.
+async fn rig_of(own_id: i32, others: &[i32], fast_failover: bool) -> Rig {
     let ensemble = MemoryEnsemble::new();
     let (own, other) = (ensemble.connect(), ensemble.connect());
     let zookeeper = ZooKeeper::over(own.clone());
     zookeeper.create_base_paths().await.unwrap();
-    register(&zookeeper, 1, true).await;
-    register(&ZooKeeper::over(other.clone()), 2, fast_failover).await;
+    register(&zookeeper, own_id, true).await;
+    for id in others {
+        register(&ZooKeeper::over(other.clone()), *id, fast_failover).await;
+    }
     let seat = ControllerSeat::new(BrokerId(2), 0).encode();
     let coordination: &dyn Coordination = &*other;
     coordination
@@ -121,17 +130,20 @@ async fn rig(fast_failover: bool) -> Rig {
         port: watch::Sender::new(Port::Open),
         dialled: Mutex::new(0),
     });
+    let (reporting, suspected) = reporting(network.clone());
     let task = start(LivenessOptions {
-        broker_id: BrokerId(1),
+        broker_id: BrokerId(own_id),
         zookeeper,
-        config: Arc::new(LiveConfig::new(config, BrokerId(1)).unwrap()),
+        config: Arc::new(LiveConfig::new(config, BrokerId(own_id)).unwrap()),
         controller,
         network: network.clone(),
+        suspected,
     })
     .unwrap();
     Rig {
         other,
         network,
+        reporting,
         _status: status,
         _task: Owned(task),
     }
@@ -144,6 +156,15 @@ impl Rig {
         let registration = coordination.exists(&path, Watch::No).await.unwrap();
         let seat = coordination.exists(ControllerSeat::PATH, Watch::No).await;
         (registration, seat.unwrap())
+    }
+
+    async fn lost_both(&self) {
+        let gone = async {
+            while self.stats().await != (None, None) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.unwrap();
     }
 
     async fn dialled(&self, times: usize) {
@@ -162,12 +183,7 @@ async fn a_dead_broker_loses_registration_and_seat_long_before_its_session() {
     rig.dialled(1).await;
     rig.network.port.send_replace(Port::Refusing);
     let began = tokio::time::Instant::now();
-    let gone = async {
-        while rig.stats().await != (None, None) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    rig.lost_both().await;
     assert!(began.elapsed() < Duration::from_millis(400));
 }
 
@@ -194,4 +210,40 @@ async fn a_broker_that_does_not_take_part_is_not_even_dialled() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(rig.stats().await, before);
     assert_eq!(*rig.network.dialled.lock().unwrap(), 0);
+}
+
+/// With the controller the three that watch everybody died: whoever follows one of them tells.
+#[tokio::test(start_paused = true)]
+async fn who_watches_nobody_tells_when_its_leader_refuses() {
+    let rig = rig_of(5, &[1, 2, 3], true).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(*rig.network.dialled.lock().unwrap(), 0);
+    let address = BrokerAddress {
+        id: BrokerId(2),
+        host: "h2".to_owned(),
+        port: 9092,
+    };
+    let mut stream = rig.reporting.connect(&address).await.unwrap();
+    rig.network.port.send_replace(Port::Refusing);
+    let answer = stream.exchange(Bytes::new(), PATIENCE).await;
+    assert!(matches!(answer, Err(PeerError::Reset(_))), "{answer:?}");
+    rig.lost_both().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_followers_tell_of_a_broker_that_does_not_take_part_is_nothing() {
+    let rig = rig_of(5, &[1, 2, 3], false).await;
+    let before = rig.stats().await;
+    rig.network.port.send_replace(Port::Refusing);
+    let address = BrokerAddress {
+        id: BrokerId(2),
+        host: "h2".to_owned(),
+        port: 9092,
+    };
+    for _ in 0..10 {
+        assert!(rig.reporting.connect(&address).await.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(rig.stats().await, before);
+    assert_eq!(*rig.network.dialled.lock().unwrap(), 10);
 }

@@ -131,6 +131,7 @@ impl Assembly {
         let config = live.broker();
         let zookeeper = ground.zookeeper;
         let broker_id = identity.broker_id;
+        let (network, suspected) = liveness::reporting(ground.network.clone());
         let metrics = Arc::new(Metrics::default());
         let metadata = MetadataCache::new();
         let isr = Arc::new(OnceLock::new());
@@ -144,7 +145,7 @@ impl Assembly {
                 zookeeper: zookeeper.clone(),
             }),
             isr: isr.clone(),
-            network: ground.network.clone(),
+            network: network.clone(),
             config: live.clone(),
             metrics: metrics.clone(),
         });
@@ -154,7 +155,7 @@ impl Assembly {
             config: live.clone(),
             metadata: metadata.clone(),
             zookeeper: zookeeper.clone(),
-            network: ground.network.clone(),
+            network: network.clone(),
             local: MarkerWriter::new(replicas.clone(), groups.clone(), live.clone()),
         });
         replicas.set_role_listener(Arc::new(Coordinators {
@@ -181,7 +182,7 @@ impl Assembly {
             tracing::error!(%error, "a log directory does not know its broker");
         }
 
-        let peers = ground.network;
+        let peers = network;
         replicas.start();
         metadata.expect_update(FIRST_UPDATE_PATIENCE, !logs.all_logs().is_empty());
         let partitions = partitions_of(&zookeeper, OFFSETS_TOPIC).await?;
@@ -243,7 +244,8 @@ impl Assembly {
             zookeeper: zookeeper.clone(),
             config: live.clone(),
             controller: broker.controller.status(),
-            network: broker.peers.clone(),
+            network: ground.network,
+            suspected,
         });
         tasks.extend(watching);
         let keeper = ReplicaKeeper::start(&replicas, &logs, &live, &zookeeper, broker_id);
