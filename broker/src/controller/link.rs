@@ -12,7 +12,7 @@ use barnabas_core::controller::{
     AllocateProducerIdsError, AlterPartition, AlterPartitionError, AlteredPartition,
     ControlledShutdownError,
 };
-use barnabas_core::ids::TopicPartition;
+use barnabas_core::ids::{BrokerId, TopicPartition};
 use futures::future::BoxFuture;
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
@@ -78,8 +78,11 @@ impl ControllerLink {
                 }
                 Route::Remote(address) => {
                     let image = self.options.metadata.image();
-                    let mut peer = self.peer(address).await;
-                    peer.alter_partition(&request, &image, limit).await
+                    self.unless_replaced(address.id, async {
+                        let mut peer = self.peer(address).await;
+                        peer.alter_partition(&request, &image, limit).await
+                    })
+                    .await
                 }
                 Route::Unknown => Ok(Err(AlterPartitionError::NotController)),
             };
@@ -112,8 +115,11 @@ impl ControllerLink {
                     timeout(limit, asked).await.map_err(|_| PeerError::TimedOut)
                 }
                 Route::Remote(address) => {
-                    let mut peer = self.peer(address).await;
-                    peer.allocate_producer_ids(id, epoch, limit).await
+                    self.unless_replaced(address.id, async {
+                        let mut peer = self.peer(address).await;
+                        peer.allocate_producer_ids(id, epoch, limit).await
+                    })
+                    .await
                 }
                 Route::Unknown => Ok(Err(AllocateProducerIdsError::NotController)),
             };
@@ -147,9 +153,10 @@ impl ControllerLink {
                 let config = self.options.config.broker();
                 let versions = ControlVersions::of(&config.inter_broker_protocol_version);
                 // A connection of its own, which waits for nothing else.
-                let mut peer = self.connect(address);
-                peer.controlled_shutdown(id, epoch, versions.controlled_shutdown, limit)
-                    .await
+                let mut peer = self.connect(address.clone());
+                let version = versions.controlled_shutdown;
+                let asked = peer.controlled_shutdown(id, epoch, version, limit);
+                self.unless_replaced(address.id, asked).await
             }
             Route::Unknown => Ok(Err(ControlledShutdownError::NotController)),
         };
@@ -180,6 +187,32 @@ impl ControllerLink {
                 port: endpoint.port,
             })
         })
+    }
+
+    /// The answer of a controller, unless another broker is controller before it comes: one that is frozen or cut off
+    /// would hold up its successor's work until the request times out.
+    async fn unless_replaced<T>(
+        &self,
+        asked: BrokerId,
+        answer: impl Future<Output = Result<T, PeerError>>,
+    ) -> Result<T, PeerError> {
+        let mut changed = self.options.metadata.changed();
+        let replaced = async {
+            loop {
+                let controller = self.options.metadata.image().controller_id;
+                if controller.is_some_and(|id| id != asked) {
+                    return;
+                }
+                if changed.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = replaced => Err(PeerError::TimedOut),
+        }
     }
 
     /// The connection to the controller at `address`, for one attempt.

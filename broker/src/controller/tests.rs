@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use barnabas_core::control::{Endpoint, SecurityProtocol, UpdateMetadata};
+use barnabas_core::control::{
+    BrokerAddress, ControlHeader, Endpoint, LiveBroker, SecurityProtocol, UpdateMetadata,
+};
 use barnabas_core::ids::TopicId;
 use barnabas_core::znodes::{PartitionAssignment, TopicAssignment};
 use futures::FutureExt;
 
 use super::*;
 use crate::metadata_cache::MetadataCache;
+use crate::peer::{PeerError, PeerNetwork, PeerStream};
 use crate::zookeeper::memory::{MemoryEnsemble, MemoryZooKeeper};
-use crate::zookeeper::{Coordination, FormerOwner, Watch};
+use crate::zookeeper::{Coordination, CreateMode, FormerOwner, Watch};
 
 /// Obeys at once.
 struct Obedient {
@@ -65,7 +68,10 @@ impl Rig {
 }
 
 async fn rig() -> Rig {
-    let client = MemoryEnsemble::new().connect();
+    rig_over(MemoryEnsemble::new().connect()).await
+}
+
+async fn rig_over(client: Arc<MemoryZooKeeper>) -> Rig {
     let zookeeper = ZooKeeper::over(client.clone());
     zookeeper.create_base_paths().await.unwrap();
     let registration = BrokerRegistration {
@@ -217,4 +223,69 @@ async fn a_broker_that_was_taken_for_dead_registers_anew_and_asks_to_be_left_to_
         }
     };
     tokio::time::timeout(PATIENCE, again).await.unwrap();
+}
+
+/// Nobody answers, as when all are frozen.
+struct Frozen(tokio::sync::mpsc::UnboundedSender<BrokerId>);
+
+impl PeerNetwork for Frozen {
+    fn connect<'a>(
+        &'a self,
+        address: &'a BrokerAddress,
+    ) -> futures::future::BoxFuture<'a, Result<Box<dyn PeerStream>, PeerError>> {
+        self.0.send(address.id).unwrap();
+        futures::future::pending().boxed()
+    }
+}
+
+/// Who waits for a frozen controller turns to its successor when there is one, not when the request times out.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_controller_that_was_replaced() {
+    let ensemble = MemoryEnsemble::new();
+    let other = ensemble.connect();
+    let coordination: &dyn Coordination = &*other;
+    let seat = barnabas_core::znodes::ControllerSeat::new(BrokerId(1), 0).encode();
+    coordination
+        .create("/controller", Some(seat), CreateMode::Ephemeral)
+        .await
+        .unwrap();
+    let rig = rig_over(ensemble.connect()).await;
+    let (dialled, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let given = [("zookeeper.connect".to_owned(), "localhost:2181".to_owned())];
+    let config = BrokerConfig::parse(&given.into()).unwrap();
+    let link = ControllerLink::new(ControllerLinkOptions {
+        network: Arc::new(Frozen(dialled)),
+        controller: rig.controller.clone(),
+        metadata: rig.metadata.clone(),
+        config: Arc::new(LiveConfig::new(config, BrokerId(20)).unwrap()),
+    });
+    let is_controlled_by = |id: i32| {
+        let broker = |id: i32| LiveBroker {
+            id: BrokerId(id),
+            endpoints: vec![Endpoint {
+                listener: "PLAINTEXT".to_owned(),
+                security_protocol: SecurityProtocol::Plaintext,
+                host: format!("h{id}"),
+                port: 9092,
+            }],
+            rack: None,
+        };
+        rig.metadata.update(&UpdateMetadata {
+            header: ControlHeader {
+                controller_id: BrokerId(id),
+                controller_epoch: id,
+                broker_epoch: -1,
+            },
+            partitions: Arc::default(),
+            live_brokers: [broker(1), broker(2)].into(),
+        });
+    };
+    is_controlled_by(1);
+    let began = tokio::time::Instant::now();
+    let waiting = tokio::spawn(async move { link.allocate_producer_ids().await });
+    assert_eq!(asked.recv().await, Some(BrokerId(1)));
+    is_controlled_by(2);
+    assert_eq!(asked.recv().await, Some(BrokerId(2)));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    waiting.abort();
 }
