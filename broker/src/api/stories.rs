@@ -7,7 +7,7 @@ use std::pin::Pin;
 
 use barnabas_core::control::{StopReplica, StopReplicaPartition};
 use barnabas_core::ids::TopicPartition;
-use barnabas_core::partition::verification::Admission;
+use barnabas_core::partition::verification::{Admission, Beginner};
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{
     BatchBuilder, Compression, EndTransactionMarker, batches, end_transaction_marker,
@@ -328,6 +328,56 @@ fn a_transaction_that_its_coordinator_does_not_confirm_writes_nothing() {
     let reply = broker.begin_produce(two).now_or_never().unwrap();
     assert_eq!(produced(reply), (49, -1));
     assert_eq!(broker.read(fetch_request("t", 0)), (0, 0, vec![]));
+}
+
+/// What comes late, from a connection that was given up, neither begins a transaction nor holds up the next one.
+#[test]
+fn a_repetition_from_an_ended_transaction_begins_nothing() {
+    let broker = TestBroker::new();
+    broker.create_topic("t", 1, None);
+    let partition = broker.broker.replicas.partition("t", 0).unwrap();
+    let begin = |base_sequence| {
+        let beginner = Beginner {
+            producer_id: 7,
+            producer_epoch: 0,
+            base_sequence,
+        };
+        let begun = partition.begin_verification(beginner, 60_000, clock::now());
+        begun.unwrap()
+    };
+    let append = |base_sequence, guard| {
+        let mut builder = BatchBuilder::new(Compression::None)
+            .producer(7, 0, base_sequence)
+            .transactional();
+        builder.push(1_700_000_000_000, None, Some(b"v"), &[]);
+        let batch = PreparedBatch::from_own(builder.build()).unwrap();
+        let admission = Admission::Checked(guard);
+        let appended = partition.append(&batch, admission, 1, clock::now());
+        appended.map(|info| info.is_duplicate).ok()
+    };
+    let guard = begin(0);
+    assert!(guard.is_some());
+    assert_eq!(append(0, guard), Some(false));
+    let marker = end_transaction_marker(&EndTransactionMarker {
+        producer_id: 7,
+        producer_epoch: 0,
+        commit: true,
+        coordinator_epoch: 0,
+        timestamp_ms: 1_700_000_000_001,
+        is_log_append_time: false,
+        leader_epoch: -1,
+    });
+    let marker = PreparedBatch::from_own(marker).unwrap();
+    partition
+        .append_from_coordinator(&marker, Admission::Unchecked, -1, clock::now())
+        .unwrap();
+    let late = begin(0);
+    assert_eq!(late, None);
+    assert_eq!(append(0, late), Some(true));
+    assert_eq!(append(1, None), None, "nobody has confirmed it");
+    let guard = begin(1);
+    assert!(guard.is_some());
+    assert_eq!(append(1, guard), Some(false));
 }
 
 /// A reader is told of the aborted transactions up to the index entry behind what it read, as by Kafka.

@@ -363,6 +363,13 @@ impl PartitionLog {
         known.is_some_and(|entry| entry.current_txn_first_offset.is_some())
     }
 
+    /// Whether a batch of the producer that begins with this sequence is among its last ones.
+    pub fn has_batch(&self, producer_id: i64, epoch: i16, base_sequence: i32) -> bool {
+        let writer = self.writer();
+        let producers = &writer.producers.producers;
+        producers.has_batch(producer_id, epoch, base_sequence)
+    }
+
     /// Whether the earliest open transaction was silent for more than `limit_ms`: somebody should have ended it
     /// (KIP-664).
     pub fn has_late_transaction(&self, now_ms: i64, limit_ms: i64) -> bool {

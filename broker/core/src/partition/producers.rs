@@ -227,6 +227,16 @@ impl Producers {
         self.entries.get(&producer_id)
     }
 
+    /// Whether a batch of the producer that begins with this sequence is among the last ones.
+    pub fn has_batch(&self, producer_id: i64, epoch: i16, base_sequence: i32) -> bool {
+        let known = self.entries.get(&producer_id);
+        let known = known.filter(|entry| entry.producer_epoch == epoch);
+        known.is_some_and(|entry| {
+            let mut batches = entry.batches.iter();
+            batches.any(|batch| batch.base_sequence() == base_sequence)
+        })
+    }
+
     /// Whether the batch may be appended at its offsets.
     pub fn check(&self, batch: &ProducerBatch, origin: Origin) -> Result<Checked, ProducerError> {
         let fresh = ProducerEntry::default();

@@ -13,8 +13,10 @@ use super::Partition;
 use crate::log::{AppendError, PartitionLog};
 
 impl Partition {
-    /// The guard to append with once the coordinator has agreed; `None` if the transaction is open here already.
-    /// A guard that is never used is forgotten after `expiration_ms`.
+    /// The guard to append with once the coordinator has agreed; `None` if the transaction is open here already, or
+    /// the batch is a repetition, which begins nothing: one that comes late, from a connection that was given up, may
+    /// not be taken for what the next transaction begins with. A guard that is never used is forgotten after
+    /// `expiration_ms`.
     pub fn begin_verification(
         &self,
         beginner: Beginner,
@@ -23,7 +25,8 @@ impl Partition {
     ) -> Result<Option<Guard>, PartitionError> {
         let state = self.lock();
         state.as_leader()?;
-        if self.log()?.has_open_transaction(beginner.producer_id) {
+        let log = self.log()?;
+        if log.has_open_transaction(beginner.producer_id) || is_repetition(&log, beginner) {
             return Ok(None);
         }
         let mut verifications = self.verifications();
@@ -54,6 +57,9 @@ impl Partition {
             producer_epoch: header.producer_epoch,
             base_sequence: header.base_sequence,
         };
+        if is_repetition(log, beginner) {
+            return Ok(());
+        }
         let checked = self.verifications().check(beginner, guard, leader_epoch);
         checked.map_err(|error: ProducerError| AppendError::Producer(error))
     }
@@ -70,4 +76,14 @@ impl Partition {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the log has a batch that begins with the same sequence. It takes no other.
+fn is_repetition(log: &PartitionLog, batch: Beginner) -> bool {
+    let Beginner {
+        producer_id,
+        producer_epoch,
+        base_sequence,
+    } = batch;
+    log.has_batch(producer_id, producer_epoch, base_sequence)
 }
