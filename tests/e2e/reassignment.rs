@@ -1,7 +1,7 @@
 //! Kafka's own tools move partitions between three brokers and choose their leaders.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use barnabas_tests::cluster::{Cluster, ClusterOptions};
 use barnabas_tests::load::{Produce, consume, produce};
@@ -49,6 +49,12 @@ impl Tools {
 
     fn topics(&self, arguments: &[&str]) -> String {
         self.run("org.apache.kafka.tools.TopicCommand", arguments)
+    }
+
+    /// What is set for all of that kind.
+    fn configs(&self, kind: &str) -> String {
+        let arguments = ["--describe", "--entity-type", kind];
+        self.run("kafka.admin.ConfigCommand", &arguments)
     }
 
     fn reassign(&self, arguments: &[&str]) -> String {
@@ -147,8 +153,9 @@ fn a_partition_is_moved_throttled_cancelled_and_moved() {
         &["No partition reassignments found."],
     );
 
+    let began = Instant::now();
     require(
-        &with_plan(&["--execute"]),
+        &with_plan(&["--execute", "--throttle", "1500000"]),
         &["Successfully started partition reassignment for moving-0"],
     );
     cluster
@@ -160,10 +167,27 @@ fn a_partition_is_moved_throttled_cancelled_and_moved() {
         })
         .unwrap();
     leader_is(&cluster, "moving", Some(3));
+    // A slow machine only takes longer.
+    let seconds = began.elapsed().as_secs_f64();
+    let rate = data.total_bytes as f64 / seconds;
+    println!("moved {} bytes in {seconds:.1} s", data.total_bytes);
+    assert!(rate < 1.5 * 1_500_000.0, "{rate} bytes/s");
+    require(
+        &tools.configs("topics"),
+        &["leader.replication.throttled.replicas=0:1,0:2"],
+    );
     require(
         &with_plan(&["--verify"]),
-        &["Reassignment of partition moving-0 is completed."],
+        &[
+            "Reassignment of partition moving-0 is completed.",
+            "Clearing broker-level throttles on brokers 1,2,3",
+            "Clearing topic-level throttles on topic moving",
+        ],
     );
+    for kind in ["topics", "brokers"] {
+        let left = tools.configs(kind);
+        assert!(!left.contains("throttled"), "{left}");
+    }
     let end = produced.records as i64;
     let read = consume(&cluster.bootstrap()[2], "moving", 0, 0, end, 1 << 20).unwrap();
     assert_eq!(read.records, produced.records);

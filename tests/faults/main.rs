@@ -4,9 +4,13 @@
     reason = "a test that cannot go on fails where it stands"
 )]
 
+mod disks;
+mod exactly_once;
 mod fail_over;
 mod mixed;
+mod racks;
 mod real;
+mod under_fire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

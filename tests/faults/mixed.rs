@@ -13,14 +13,15 @@ use kafka_protocol::protocol::StrBytes;
 use rustix::process::Signal;
 
 use super::{
-    ALL, PATIENCE, PROGRESS, REQUEST_TIMEOUT, TOPIC, all_in_sync, alone, settle, verifier,
+    ALL, PATIENCE, PROGRESS, REQUEST_TIMEOUT, TOPIC, all_in_sync, alone, exactly_once, rounds,
+    settle, verifier,
 };
 
 const PARTITIONS: i32 = 3;
 const MOVED: &str = "moved";
 
 fn options(options: ClusterOptions) -> ClusterOptions {
-    options
+    exactly_once::with_internal_replicas(options)
         .with("zookeeper.session.timeout.ms", 6000)
         .with("replica.lag.time.max.ms", 3000)
         .with("auto.leader.rebalance.enable", false)
@@ -160,20 +161,34 @@ fn a_kafka_cluster_is_replaced_broker_by_broker_and_back() {
     let _alone = alone();
     let mut cluster = Cluster::start(&options(ClusterOptions::of(&[Kafka; 3]))).unwrap();
     let verifier = verifier(&cluster, PARTITIONS, REQUEST_TIMEOUT);
+    // For those who have the time: three Java brokers are work enough for a small machine.
+    let mut java = (rounds() > 1).then(|| exactly_once::start(&cluster).unwrap());
     let mut story = || -> Result<()> {
         for kind in [Barnabas, Kafka] {
             for id in ALL {
                 cluster.stop(id)?;
                 verifier.wait_for_progress(PROGRESS, PATIENCE)?;
+                if let Some(java) = &mut java {
+                    exactly_once::at_work(java)?;
+                }
                 cluster.options(id).kind = kind;
                 cluster.start_broker(id)?;
                 all_in_sync(&cluster).with_context(|| format!("broker {id} is {kind:?} now"))?;
                 verifier.wait_for_progress(PROGRESS, PATIENCE)?;
+                if let Some(java) = &mut java {
+                    exactly_once::in_sync(&cluster)?;
+                    exactly_once::at_work(java)?;
+                }
             }
         }
         Ok(())
     };
-    let story = story();
+    let mut story = story();
+    if let Some(java) = java
+        && story.is_ok()
+    {
+        story = java.stop().map(|said| eprintln!("{said}"));
+    }
     settle(&cluster, verifier, story);
     logs_are_equal(&cluster).unwrap();
 }

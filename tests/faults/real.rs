@@ -156,7 +156,7 @@ fn a_broker_without_peers_or_clients_holds_up_only_what_it_leads() {
 #[test]
 fn leaders_work_on_without_a_zookeeper_majority() {
     let seconds = std::env::var("BARNABAS_ZOOKEEPER_OUTAGE_S").ok();
-    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(30);
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(20);
     story(|cluster, verifier| {
         let began = Instant::now();
         cluster.zookeeper().kill(0);

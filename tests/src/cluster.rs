@@ -23,6 +23,8 @@ pub struct ClusterOptions {
     pub properties: BTreeMap<String, String>,
     /// Settings of the harness that a broker shall have its own default of.
     pub defaults: Vec<String>,
+    /// Whether each broker has a `broker.rack` of its own, `rack1` for broker 1.
+    pub has_racks: bool,
     /// Options of the Java virtual machines of Kafka's brokers; a small heap if empty.
     pub java_options: Vec<String>,
 }
@@ -35,6 +37,7 @@ impl ClusterOptions {
             zookeepers: 1,
             properties: BTreeMap::new(),
             defaults: Vec::new(),
+            has_racks: false,
             java_options: Vec::new(),
         }
     }
@@ -151,6 +154,9 @@ impl Cluster {
                 broker.properties.remove(key);
             }
             broker.properties.extend(options.properties.clone());
+            if options.has_racks {
+                broker = broker.with("broker.rack", format!("rack{id}"));
+            }
             nodes.insert(
                 id,
                 Node {
