@@ -71,7 +71,7 @@ fn wait_until_cleaning(partition: &Path) -> bool {
         let entries = fs::read_dir(partition).ok()?;
         entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .any(|name| name.ends_with(".cleaned") || name.ends_with(".swap"))
+            .any(|name| [".cleaned", ".swap"].iter().any(|end| name.ends_with(end)))
             .then_some(())
     });
     begun.is_some()
