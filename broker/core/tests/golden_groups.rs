@@ -65,7 +65,9 @@ fn replay(manifest: &Value) -> BTreeMap<String, Group> {
             if batch["control"] == true {
                 let is_committed = key.unwrap()[3] == 1;
                 for group in groups.values_mut() {
-                    group.offsets.replay_marker(producer_id, is_committed);
+                    let offset = record["offset"].as_i64().unwrap();
+                    let offsets = &mut group.offsets;
+                    offsets.replay_marker(producer_id, is_committed, offset);
                 }
                 continue;
             }

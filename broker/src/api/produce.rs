@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use barnabas_core::ids::{Offset, is_internal_topic};
+use barnabas_core::ids::{LeaderEpoch, Offset, is_internal_topic};
 use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::BatchHeader;
 use barnabas_core::records::validate::{self, ProduceRejection, ProduceRules, RequestFormat};
@@ -77,18 +77,18 @@ struct Written {
 enum Durability {
     Reached,
     /// Not before the high watermark of the partition is there.
-    Awaits(Arc<Partition>, Offset),
+    Awaits(Arc<Partition>, Offset, LeaderEpoch),
     /// It was not reached; the records stay in the log.
     Failed(PartitionError),
 }
 
 impl Outcome {
-    fn awaited(&self) -> Option<(&Arc<Partition>, Offset)> {
+    fn awaited(&self) -> Option<(&Arc<Partition>, Offset, LeaderEpoch)> {
         match &self.result {
             Ok(Written {
-                durability: Durability::Awaits(partition, offset),
+                durability: Durability::Awaits(partition, offset, epoch),
                 ..
-            }) => Some((partition, *offset)),
+            }) => Some((partition, *offset, *epoch)),
             Ok(_) | Err(_) => None,
         }
     }
@@ -400,7 +400,11 @@ fn append_records(
     let info = partition.append(&batch, admission, request.acks, now)?;
     traffic::appended(&partition.metrics, form, &batch);
     let durability = if request.acks == -1 {
-        Durability::Awaits(Arc::clone(partition), info.last_offset + 1)
+        Durability::Awaits(
+            Arc::clone(partition),
+            info.last_offset + 1,
+            info.leader_epoch,
+        )
     } else {
         Durability::Reached
     };
@@ -420,7 +424,7 @@ async fn wait_until_replicated(outcomes: &mut [Outcome], timeout: Duration) {
     let registrations: Vec<_> = outcomes
         .iter()
         .filter_map(Outcome::awaited)
-        .map(|(partition, offset)| partition.wait(WaitFor::Offset(offset), &waiter))
+        .map(|(partition, offset, _)| partition.wait(WaitFor::Offset(offset), &waiter))
         .collect();
     let replicated = async {
         loop {
@@ -444,7 +448,7 @@ fn settle(outcomes: &mut [Outcome]) {
     for outcome in outcomes {
         let replicated = outcome
             .awaited()
-            .and_then(|(partition, offset)| partition.replicated(offset));
+            .and_then(|(partition, offset, epoch)| partition.replicated(offset, epoch));
         if let Some(replicated) = replicated {
             outcome.finish(replicated);
         }

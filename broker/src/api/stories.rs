@@ -203,6 +203,24 @@ async fn acks_all_gives_up_after_its_timeout_or_with_its_leadership() {
     assert_eq!(broker.produce("t", 1, batch(&["c"])), (6, -1));
 }
 
+/// The high watermark of the next time that this broker leads says nothing about what it wrote before.
+#[tokio::test]
+async fn acks_all_is_not_granted_after_another_has_led() {
+    let broker = TestBroker::new();
+    broker.lead("t", 0, None, 0, &[20, 21], &[20, 21]);
+    let mut pending = broker.begin_produce(produce_request("t", -1, batch(&["a"])));
+    assert!(is_waiting(&mut pending));
+    broker.assign("t", 0, None, 21, 1, &[20, 21], &[20, 21]);
+    broker.lead("t", 0, None, 2, &[20, 21], &[20]);
+    assert_eq!(produced(pending.await).0, 6);
+    // A new epoch without a break does no harm.
+    broker.lead("t", 0, None, 3, &[20, 21], &[20, 21]);
+    let mut pending = broker.begin_produce(produce_request("t", -1, batch(&["b"])));
+    assert!(is_waiting(&mut pending));
+    broker.lead("t", 0, None, 4, &[20, 21], &[20]);
+    assert_eq!(produced(pending.await).0, 0);
+}
+
 #[test]
 fn too_few_in_sync_replicas_refuse_acks_all_and_stall_the_high_watermark() {
     let broker = TestBroker::new();
@@ -292,7 +310,7 @@ fn readers_of_committed_data_stop_at_an_open_transaction() {
     let partition = broker.broker.replicas.partition("t", 0).unwrap();
     let marker = PreparedBatch::from_own(marker).unwrap();
     partition
-        .append_from_coordinator(&marker, Admission::Unchecked, -1, clock::now())
+        .append_from_coordinator(&marker, Admission::Unchecked, -1, None, clock::now())
         .unwrap();
     let response = fetched(
         broker.begin_fetch(committed(), 11).now_or_never().unwrap(),
@@ -369,7 +387,7 @@ fn a_repetition_from_an_ended_transaction_begins_nothing() {
     });
     let marker = PreparedBatch::from_own(marker).unwrap();
     partition
-        .append_from_coordinator(&marker, Admission::Unchecked, -1, clock::now())
+        .append_from_coordinator(&marker, Admission::Unchecked, -1, None, clock::now())
         .unwrap();
     let late = begin(0);
     assert_eq!(late, None);
@@ -407,7 +425,7 @@ fn readers_of_committed_data_learn_of_the_aborts_in_what_they_read() {
         let partition = broker.broker.replicas.partition("t", 0).unwrap();
         let marker = PreparedBatch::from_own(marker).unwrap();
         partition
-            .append_from_coordinator(&marker, Admission::Unchecked, -1, clock::now())
+            .append_from_coordinator(&marker, Admission::Unchecked, -1, None, clock::now())
             .unwrap();
     }
     let aborted = |offset: i64, max_bytes: i32| -> Vec<i64> {

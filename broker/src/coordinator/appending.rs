@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use barnabas_core::config::TimestampKind;
 use barnabas_core::fields::FieldError;
-use barnabas_core::ids::Offset;
+use barnabas_core::ids::{LeaderEpoch, Offset};
 use barnabas_core::partition::verification::Admission;
 use barnabas_core::records::validate::PreparedBatch;
 use barnabas_core::records::{BatchBuilder, Compression};
 use barnabas_core::time::Now;
 use tokio::time::Instant;
 
-use crate::log::AppendError;
+use crate::log::{AppendError, AppendInfo};
 use crate::replica::partition::PartitionAppendError;
 use crate::replica::waiters::{WaitFor, Waiter};
 use crate::replica::{Partition, PartitionError};
@@ -61,19 +61,36 @@ pub enum Author {
 pub struct Replicating {
     partition: Arc<Partition>,
     next_offset: Offset,
+    leader_epoch: LeaderEpoch,
 }
 
 impl Replicating {
-    pub fn new(partition: Arc<Partition>, next_offset: Offset) -> Self {
+    /// What was just appended.
+    pub fn new(partition: Arc<Partition>, info: &AppendInfo) -> Self {
+        Self {
+            partition,
+            next_offset: info.last_offset + 1,
+            leader_epoch: info.leader_epoch,
+        }
+    }
+
+    /// Everything below `next_offset`, as the leader of an epoch found it.
+    pub fn everything(
+        partition: Arc<Partition>,
+        next_offset: Offset,
+        leader_epoch: LeaderEpoch,
+    ) -> Self {
         Self {
             partition,
             next_offset,
+            leader_epoch,
         }
     }
 
     /// Whether the in-sync replicas have it; `None` if that is not known yet.
     pub fn settled(&self) -> Option<Result<(), PartitionError>> {
-        self.partition.replicated(self.next_offset)
+        self.partition
+            .replicated(self.next_offset, self.leader_epoch)
     }
 
     /// Returns when the in-sync replicas have it, or it is known that they will not, or at the deadline.
@@ -103,13 +120,16 @@ pub struct Appended {
     waits_for_replicas: bool,
 }
 
-/// Appends `records` as one batch. With `required_acks` of -1 the in-sync replicas have to confirm.
+/// Appends `records` as one batch. With `required_acks` of -1 the in-sync replicas have to confirm. Who was `elected`
+/// in an epoch, and lost that since, appends nothing, even if this broker leads again: another coordinator has written
+/// what this one does not know.
 pub fn append(
     partition: &Arc<Partition>,
     records: impl IntoIterator<Item = KeyValue>,
     author: Author,
     compression: Compression,
     required_acks: i16,
+    elected: LeaderEpoch,
     now: Now,
 ) -> Result<Appended, WriteError> {
     let config = partition.config();
@@ -140,10 +160,11 @@ pub fn append(
         Author::Coordinator | Author::Committer => Admission::Unchecked,
         Author::Transaction { admission, .. } => admission,
     };
-    let info = partition.append_from_coordinator(&batch, admission, required_acks, now)?;
+    let elected = Some(elected);
+    let info = partition.append_from_coordinator(&batch, admission, required_acks, elected, now)?;
     Ok(Appended {
         first_offset: info.first_offset,
-        replicating: Replicating::new(Arc::clone(partition), info.last_offset + 1),
+        replicating: Replicating::new(Arc::clone(partition), &info),
         waits_for_replicas: required_acks == -1,
     })
 }

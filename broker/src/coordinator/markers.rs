@@ -17,6 +17,7 @@ use barnabas_core::time::Now;
 use tokio::time::Instant;
 
 use super::appending::Replicating;
+use super::groups::TransactionEnd;
 use super::{GroupCoordinator, OFFSETS_TOPIC};
 use crate::config::LiveConfig;
 use crate::log::AppendError;
@@ -169,15 +170,19 @@ impl MarkerWriter {
         });
         let batch = PreparedBatch::from_own(batch).map_err(|_| MarkerError::Unexpected)?;
         let info = partition
-            .append_from_coordinator(&batch, Admission::Unchecked, -1, now)
+            .append_from_coordinator(&batch, Admission::Unchecked, -1, None, now)
             .inspect_err(|error| {
                 tracing::warn!(partition = %of, producer_id = marker.producer_id, %error, "a marker was not written");
             })?;
-        let replicating = Replicating::new(partition, info.last_offset + 1);
+        let replicating = Replicating::new(partition, &info);
         let completion = (&*of.topic == OFFSETS_TOPIC).then(|| {
             let (groups, number) = (Arc::clone(&self.groups), of.partition);
-            let (producer_id, is_committed) = (marker.producer_id, marker.commit);
-            move || groups.transaction_ended(number, producer_id, is_committed)
+            let end = TransactionEnd {
+                producer_id: marker.producer_id,
+                is_committed: marker.commit,
+                marker_offset: info.last_offset,
+            };
+            move || groups.transaction_ended(number, end)
         });
         if let Some(settled) = replicating.settled() {
             if let (Ok(()), Some(complete)) = (settled, completion) {

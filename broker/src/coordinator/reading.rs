@@ -20,6 +20,7 @@ pub enum Entry<'a> {
     Marker {
         producer_id: i64,
         is_committed: bool,
+        offset: Offset,
     },
 }
 
@@ -96,6 +97,7 @@ fn read_batch(
         visit(Entry::Marker {
             producer_id: meta.producer_id,
             is_committed,
+            offset: meta.last_offset,
         });
         return Ok(());
     }

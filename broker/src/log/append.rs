@@ -81,6 +81,7 @@ impl PartitionLog {
                 last_offset: stored.last_offset,
                 log_append_time_ms: batch.log_append_time_ms,
                 log_start_offset: self.log_start_offset(),
+                leader_epoch,
                 is_duplicate: true,
             });
         }
@@ -109,6 +110,7 @@ impl PartitionLog {
             last_offset: summary.last_offset,
             log_append_time_ms: batch.log_append_time_ms,
             log_start_offset: self.log_start_offset(),
+            leader_epoch,
             is_duplicate: false,
         })
     }

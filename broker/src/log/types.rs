@@ -19,6 +19,8 @@ pub struct AppendInfo {
     /// Milliseconds since the epoch if the topic uses `LogAppendTime`, else -1.
     pub log_append_time_ms: i64,
     pub log_start_offset: Offset,
+    /// The epoch of the leader that this broker is.
+    pub leader_epoch: LeaderEpoch,
     /// The batch was already in the log; the offsets are those of the first time.
     pub is_duplicate: bool,
 }

@@ -58,6 +58,8 @@ pub struct View {
     /// Broker id, or -1.
     pub leader: i32,
     pub is_leader: bool,
+    /// The epoch since which this broker leads without a break, if it does.
+    pub leads_since: LeaderEpoch,
     /// Absent until the controller assigns a role.
     pub log: Option<Arc<PartitionLog>>,
     /// Why the partition is of no use any more: deleted, or its directory failed.
@@ -187,6 +189,7 @@ impl Partition {
                 leader_epoch: -1,
                 leader: -1,
                 is_leader: false,
+                leads_since: -1,
                 log: None,
                 closed: None,
             }),
@@ -373,10 +376,17 @@ impl Partition {
         }
         self.high_watermark
             .store(state.high_watermark(), Ordering::SeqCst);
+        let before = self.view();
+        let leads_since = if before.is_leader {
+            before.leads_since
+        } else {
+            state.leader_epoch()
+        };
         self.view.store(Arc::new(View {
             leader_epoch: state.leader_epoch(),
             leader: state.leader(),
             is_leader: state.as_leader().is_ok(),
+            leads_since,
             log,
             closed: None,
         }));
@@ -411,33 +421,40 @@ impl Partition {
         required_acks: i16,
         now: Now,
     ) -> Result<AppendInfo, PartitionAppendError> {
-        self.append_with(batch, admission, required_acks, now, |log, epoch| {
+        let state = self.lock();
+        self.append_with(state, batch, admission, required_acks, now, |log, epoch| {
             log.append_as_leader(batch, epoch, now)
         })
     }
 
-    /// Appends a transaction marker or a coordinator's own records as the leader.
+    /// Appends a transaction marker or a coordinator's own records as the leader; the latter only if this broker has
+    /// led without a break since that coordinator was elected.
     pub fn append_from_coordinator(
         &self,
         batch: &PreparedBatch,
         admission: Admission,
         required_acks: i16,
+        elected: Option<LeaderEpoch>,
         now: Now,
     ) -> Result<AppendInfo, PartitionAppendError> {
-        self.append_with(batch, admission, required_acks, now, |log, epoch| {
+        let state = self.lock();
+        if elected.is_some_and(|epoch| self.view().leads_since > epoch) {
+            return Err(PartitionError::NotLeaderOrFollower.into());
+        }
+        self.append_with(state, batch, admission, required_acks, now, |log, epoch| {
             log.append_from_coordinator(batch, epoch, now)
         })
     }
 
     fn append_with(
         &self,
+        mut state: MutexGuard<'_, PartitionState>,
         batch: &PreparedBatch,
         admission: Admission,
         required_acks: i16,
         now: Now,
         append: impl FnOnce(&PartitionLog, LeaderEpoch) -> Result<AppendInfo, AppendError>,
     ) -> Result<AppendInfo, PartitionAppendError> {
-        let mut state = self.lock();
         state.as_leader()?;
         if required_acks == -1 {
             self.check_in_sync(&state)?;
@@ -470,14 +487,19 @@ impl Partition {
         self.high_watermark.store(high_watermark, Ordering::SeqCst);
     }
 
-    /// Whether a write whose last record lies below `offset` is as durable as acks=-1 asks for;
-    /// `None` if it is not replicated yet.
-    pub fn replicated(&self, offset: Offset) -> Option<Result<(), PartitionError>> {
+    /// Whether a write of the leader of `leader_epoch` whose last record lies below `offset` is as durable as
+    /// acks=-1 asks for; `None` if it is not replicated yet.
+    pub fn replicated(
+        &self,
+        offset: Offset,
+        leader_epoch: LeaderEpoch,
+    ) -> Option<Result<(), PartitionError>> {
         let view = self.view();
         if let Some(closed) = view.closed {
             return Some(Err(closed));
         }
-        if !view.is_leader {
+        // Who has followed meanwhile may have something else at that offset by now.
+        if !view.is_leader || view.leads_since > leader_epoch {
             return Some(Err(PartitionError::NotLeaderOrFollower));
         }
         if self.high_watermark() < offset {

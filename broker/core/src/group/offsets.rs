@@ -22,8 +22,8 @@ type ByPartition<T> = BTreeMap<TopicName, OfTopic<T>>;
 #[derive(Clone, Debug, Default)]
 pub struct Offsets {
     committed: ByPartition<CommittedOffset>,
-    /// Commits on their way into the log, counted.
-    pending: ByPartition<usize>,
+    /// Where in the log the commits are that are not replicated yet.
+    pending: ByPartition<Vec<Offset>>,
     /// Commits in the log whose transactions are open, by producer id.
     transactional: BTreeMap<i64, ByPartition<CommittedOffset>>,
 }
@@ -63,29 +63,48 @@ impl Offsets {
                 .any(|pending| is_in(pending, topic, partition))
     }
 
-    /// Commits are about to be appended.
-    pub fn begin<'a>(&mut self, partitions: impl Iterator<Item = &'a TopicPartition>) {
-        for TopicPartition { topic, partition } in partitions {
-            let of_topic = self.pending.entry(TopicName::clone(topic)).or_default();
-            *of_topic.entry(*partition).or_default() += 1;
+    /// A commit is in the log, but not yet for good.
+    pub fn begin(&mut self, partition: &TopicPartition, record_offset: Offset) {
+        if let Some(of_topic) = self.pending.get_mut(&partition.topic) {
+            let commits = of_topic.entry(partition.partition).or_default();
+            commits.push(record_offset);
+        } else {
+            let of_topic = BTreeMap::from([(partition.partition, vec![record_offset])]);
+            let topic = TopicName::clone(&partition.topic);
+            self.pending.insert(topic, of_topic);
         }
     }
 
-    /// What [`Self::begin`] announced is in the log for good, or will never be.
-    pub fn end<'a>(&mut self, partitions: impl Iterator<Item = &'a TopicPartition>) {
-        for TopicPartition { topic, partition } in partitions {
-            if let Some(of_topic) = self.pending.get_mut(topic)
-                && let Some(count) = of_topic.get_mut(partition)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    of_topic.remove(partition);
-                    if of_topic.is_empty() {
-                        self.pending.remove(topic);
-                    }
-                }
+    /// What [`Self::begin`] announced is in the log for good, or will never be. Returns whether it counted still:
+    /// a tombstone behind it makes it void.
+    pub fn end(&mut self, partition: &TopicPartition, record_offset: Offset) -> bool {
+        self.take_pending(&partition.topic, partition.partition, |offset| {
+            offset == record_offset
+        })
+    }
+
+    fn take_pending(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        is_meant: impl Fn(Offset) -> bool,
+    ) -> bool {
+        let Some(of_topic) = self.pending.get_mut(topic) else {
+            return false;
+        };
+        let Some(commits) = of_topic.get_mut(&partition) else {
+            return false;
+        };
+        let before = commits.len();
+        commits.retain(|offset| !is_meant(*offset));
+        let were_some = commits.len() < before;
+        if commits.is_empty() {
+            of_topic.remove(&partition);
+            if of_topic.is_empty() {
+                self.pending.remove(topic);
             }
         }
+        were_some
     }
 
     /// A commit that [`Self::begin`] announced is in the log for good. If a tombstone came behind it, it is void.
@@ -95,8 +114,7 @@ impl Offsets {
         commit: OffsetCommit,
         record_offset: Offset,
     ) {
-        if is_in(&self.pending, &partition.topic, partition.partition) {
-            self.end(std::iter::once(partition));
+        if self.end(partition, record_offset) {
             self.replay(partition, Some(commit), record_offset);
         }
     }
@@ -129,7 +147,7 @@ impl Offsets {
                     commit,
                 },
             ),
-            None => self.forget(&partition.topic, partition.partition),
+            None => self.forget(&partition.topic, partition.partition, record_offset),
         }
     }
 
@@ -158,17 +176,24 @@ impl Offsets {
         }
     }
 
-    /// The transaction of a producer ended.
-    pub fn replay_marker(&mut self, producer_id: i64, is_committed: bool) {
+    /// The transaction of a producer ended: its marker is at `marker_offset`. What stands behind that belongs to the
+    /// next transaction.
+    pub fn replay_marker(&mut self, producer_id: i64, is_committed: bool, marker_offset: Offset) {
         let Some(pending) = self.transactional.remove(&producer_id) else {
             return;
         };
-        if !is_committed {
-            return;
-        }
         for (topic, partitions) in pending {
             for (partition, committed) in partitions {
-                self.store(&topic, partition, committed);
+                if committed.record_offset > marker_offset {
+                    let of = TopicPartition::new(TopicName::clone(&topic), partition);
+                    let CommittedOffset {
+                        record_offset,
+                        commit,
+                    } = committed;
+                    self.replay_transactional(producer_id, &of, commit, record_offset);
+                } else if is_committed {
+                    self.store(&topic, partition, committed);
+                }
             }
         }
     }
@@ -189,9 +214,9 @@ impl Offsets {
     }
 
     /// A tombstone does not concern what an open transaction has in mind: that comes later, if it comes.
-    fn forget(&mut self, topic: &str, partition: i32) {
+    fn forget(&mut self, topic: &str, partition: i32, record_offset: Offset) {
         remove_from(&mut self.committed, topic, partition);
-        remove_from(&mut self.pending, topic, partition);
+        self.take_pending(topic, partition, |offset| offset < record_offset);
     }
 
     /// Forgets what open transactions have in mind for `partitions`: somebody wants their offsets to be gone.
@@ -215,11 +240,11 @@ impl Offsets {
 
     /// Those of `partitions` that have an offset or may get one.
     pub fn known_of(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
-        let mut partitions = partitions.to_vec();
-        partitions.retain(|TopicPartition { topic, partition }| {
-            is_in(&self.committed, topic, *partition) || self.is_unstable(topic, *partition)
+        let known = partitions.iter().filter(|of| {
+            is_in(&self.committed, &of.topic, of.partition)
+                || self.is_unstable(&of.topic, of.partition)
         });
-        partitions
+        known.cloned().collect()
     }
 
     /// Whether no transaction may still change an offset.

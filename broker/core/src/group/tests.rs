@@ -662,26 +662,63 @@ fn offsets_of_transactions_wait_for_their_marker() {
     assert!(offsets.is_unstable("t", 0));
     assert_eq!(offsets.get("t", 0).unwrap().offset, 1);
     let mut aborted = offsets.clone();
-    aborted.replay_marker(7, false);
+    aborted.replay_marker(7, false, 9);
     assert_eq!(aborted.get("t", 0).unwrap().offset, 1);
     // A later commit outside of the transaction wins over the transaction's.
     let mut overtaken = offsets.clone();
     overtaken.replay(&partition, Some(commit(3, 0)), 3);
-    overtaken.replay_marker(7, true);
+    overtaken.replay_marker(7, true, 9);
     assert_eq!(overtaken.get("t", 0).unwrap().offset, 3);
     // So does what was committed before a tombstone, as far as the transaction committed it behind.
     let mut expired = offsets.clone();
     expired.replay(&partition, None, 3);
     assert!(expired.get("t", 0).is_none() && expired.is_unstable("t", 0));
     let mut deleted = expired.clone();
-    expired.replay_marker(7, true);
+    expired.replay_marker(7, true, 9);
     assert_eq!(expired.get("t", 0).unwrap().offset, 2);
     deleted.forget_transactional(std::slice::from_ref(&partition));
-    deleted.replay_marker(7, true);
+    deleted.replay_marker(7, true, 9);
     assert!(deleted.is_empty());
-    offsets.replay_marker(7, true);
+    offsets.replay_marker(7, true, 9);
     assert_eq!(offsets.get("t", 0).unwrap().offset, 2);
     assert!(!offsets.is_unstable("t", 0));
+}
+
+/// A marker that comes twice, or late, does not end the transaction that has begun since.
+#[test]
+fn a_marker_ends_what_stands_before_it() {
+    let mut offsets = Offsets::default();
+    let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
+    offsets.replay_transactional(7, &t, commit(1, 0), 1);
+    offsets.replay_transactional(7, &u, commit(2, 0), 3);
+    offsets.replay_marker(7, true, 2);
+    assert_eq!(offsets.get("t", 0).unwrap().offset, 1);
+    assert!(offsets.get("u", 0).is_none() && offsets.is_unstable("u", 0));
+    offsets.replay_marker(7, false, 2);
+    assert!(offsets.is_unstable("u", 0));
+    offsets.replay_marker(7, true, 4);
+    assert_eq!(offsets.get("u", 0).unwrap().offset, 2);
+    assert!(!offsets.is_unstable("u", 0));
+}
+
+/// Of two commits on their way to the replicas, a tombstone between them is about the first alone.
+#[test]
+fn a_tombstone_makes_void_what_stands_before_it() {
+    let mut offsets = Offsets::default();
+    let t = TopicPartition::new("t", 0);
+    offsets.begin(&t, 1);
+    offsets.replay(&t, None, 2);
+    offsets.begin(&t, 3);
+    assert!(offsets.is_unstable("t", 0));
+    offsets.landed(&t, commit(1, 0), 1);
+    assert!(offsets.get("t", 0).is_none() && offsets.is_unstable("t", 0));
+    offsets.landed(&t, commit(2, 0), 3);
+    assert_eq!(offsets.get("t", 0).unwrap().offset, 2);
+    assert!(!offsets.is_unstable("t", 0));
+    offsets.begin(&t, 4);
+    assert!(offsets.end(&t, 4), "given up");
+    assert!(!offsets.end(&t, 4));
+    assert_eq!(offsets.get("t", 0).unwrap().offset, 2);
 }
 
 #[test]
@@ -691,7 +728,7 @@ fn a_group_that_a_transaction_may_still_commit_to_does_not_expire() {
     group.offsets.replay(&t, Some(commit(1, 0)), 1);
     group.offsets.replay_transactional(7, &u, commit(1, 0), 2);
     assert_eq!(group.expiry(10, 1000).len(), 1);
-    group.offsets.replay_marker(7, false);
+    group.offsets.replay_marker(7, false, 9);
     assert_eq!(group.expiry(10, 1000).len(), 2);
 }
 

@@ -1,5 +1,6 @@
 //! Groups as a partition of `__consumer_offsets` has them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use barnabas_core::group::records::GroupRecord;
@@ -19,9 +20,11 @@ pub(super) fn load(
     goes_on: impl Fn() -> bool,
 ) -> Result<IndexMap<GroupId, Group>, LogError> {
     let mut groups: IndexMap<GroupId, Group> = IndexMap::new();
+    // Groups with commits of open transactions, by producer: a marker is about few of all groups.
+    let mut open: BTreeMap<i64, BTreeSet<GroupId>> = BTreeMap::new();
     walk(log, buffer_bytes, goes_on, |entry| match entry {
         Entry::Record { batch, record } => {
-            if let Err(error) = replay(&mut groups, batch, &record) {
+            if let Err(error) = replay(&mut groups, &mut open, batch, &record) {
                 tracing::error!(
                     partition = %log.topic_partition(),
                     offset = record.offset,
@@ -33,9 +36,13 @@ pub(super) fn load(
         Entry::Marker {
             producer_id,
             is_committed,
+            offset,
         } => {
-            for group in groups.values_mut() {
-                group.offsets.replay_marker(producer_id, is_committed);
+            for id in open.remove(&producer_id).unwrap_or_default() {
+                if let Some(group) = groups.get_mut(&id) {
+                    let offsets = &mut group.offsets;
+                    offsets.replay_marker(producer_id, is_committed, offset);
+                }
             }
         }
     })?;
@@ -45,6 +52,7 @@ pub(super) fn load(
 
 fn replay(
     groups: &mut IndexMap<GroupId, Group>,
+    open: &mut BTreeMap<i64, BTreeSet<GroupId>>,
     batch: &BatchMeta,
     record: &Record,
 ) -> Result<(), barnabas_core::group::records::GroupRecordError> {
@@ -73,6 +81,8 @@ fn replay(
         } if batch.is_transactional => {
             let offsets = &mut group.offsets;
             offsets.replay_transactional(batch.producer_id, &partition, commit, record.offset);
+            let groups = open.entry(batch.producer_id).or_default();
+            groups.insert(Arc::clone(group.id()));
         }
         GroupRecord::Group {
             generation: None, ..

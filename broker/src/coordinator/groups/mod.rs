@@ -16,7 +16,7 @@ use barnabas_core::group::{
     Description, Group, GroupError, Join, JoinFailure, Joined, Leaver, MemberRef, State, Sync,
     Synced,
 };
-use barnabas_core::ids::{GroupId, LeaderEpoch, TopicPartition};
+use barnabas_core::ids::{GroupId, LeaderEpoch, Offset, TopicPartition};
 use tokio::task::JoinHandle;
 
 use super::shards::{Coordinated as _, Shards};
@@ -33,6 +33,15 @@ pub struct GroupCoordinator {
     config: Arc<LiveConfig>,
     metrics: Arc<GroupMetrics>,
     shards: Shards<Shard>,
+}
+
+/// What a marker in a partition of `__consumer_offsets` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionEnd {
+    pub producer_id: i64,
+    pub is_committed: bool,
+    /// Where the marker is.
+    pub marker_offset: Offset,
 }
 
 /// A group in a list.
@@ -237,9 +246,9 @@ impl GroupCoordinator {
     }
 
     /// The end of a transaction is in the log of a partition of `__consumer_offsets`.
-    pub fn transaction_ended(&self, partition: i32, producer_id: i64, is_committed: bool) {
+    pub fn transaction_ended(&self, partition: i32, end: TransactionEnd) {
         if let Some(shard) = self.shards.get(partition) {
-            shard.transaction_ended(producer_id, is_committed);
+            shard.transaction_ended(end);
         }
     }
 

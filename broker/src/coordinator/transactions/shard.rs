@@ -161,7 +161,8 @@ impl Shard {
     /// Returns when everything below `end` is replicated: a decision that this broker alone has read could be lost
     /// with it, when some partitions have their markers. `false` if it is not the coordinator any more.
     async fn is_replicated(&self, end: Offset) -> bool {
-        let loaded = Replicating::new(Arc::clone(&self.partition), end);
+        let partition = Arc::clone(&self.partition);
+        let loaded = Replicating::everything(partition, end, self.leader_epoch);
         while self.is_active() {
             match loaded.settle(Instant::now() + self.patience()).await {
                 Ok(()) | Err(PartitionError::NotEnoughReplicasAfterAppend) => {
@@ -307,7 +308,8 @@ impl Shard {
             return Err(PartitionError::NotLeaderOrFollower.into());
         }
         let (author, codec) = (Author::Coordinator, Compression::None);
-        append(&self.partition, records, author, codec, -1, now)
+        let elected = self.leader_epoch;
+        append(&self.partition, records, author, codec, -1, elected, now)
     }
 
     fn patience(&self) -> Duration {

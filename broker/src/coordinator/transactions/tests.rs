@@ -21,7 +21,7 @@ fn broker_with(records: Vec<KeyValue>) -> TestBroker {
     let (author, codec) = (Author::Coordinator, Compression::None);
     for record in records {
         let partition = partition.as_ref().unwrap();
-        append(partition, [record], author, codec, -1, clock::now()).unwrap();
+        append(partition, [record], author, codec, -1, 0, clock::now()).unwrap();
     }
     broker
 }
@@ -139,4 +139,23 @@ async fn a_resigned_coordinator_decides_nothing() {
     assert_eq!(transactions.verify("x", 7, 3, &partitions), [not_here; 2]);
     let log = broker.broker.replicas.partition(TRANSACTIONS_TOPIC, 0);
     assert_eq!(log.unwrap().log().unwrap().log_end_offset(), 1);
+}
+
+/// Another coordinator has been there meanwhile, and nobody has told this one yet.
+#[tokio::test]
+async fn who_has_lost_the_partition_writes_nothing_even_if_it_is_back() {
+    let broker = broker_with(vec![record("x", State::Ongoing)]);
+    let transactions = elect(&broker).await;
+    let us = broker.broker.broker_id.0;
+    broker.assign(TRANSACTIONS_TOPIC, 0, None, 21, 6, &[us, 21], &[us, 21]);
+    broker.lead(TRANSACTIONS_TOPIC, 0, None, 7, &[us, 21], &[us]);
+    let producer = ProducerRef {
+        transactional_id: "x",
+        producer_id: 7,
+        producer_epoch: 3,
+    };
+    let ended = transactions.end(producer, Outcome::Commit).await;
+    assert_eq!(ended, Err(TransactionError::NotCoordinator));
+    let partition = broker.broker.replicas.partition(TRANSACTIONS_TOPIC, 0);
+    assert_eq!(partition.unwrap().log().unwrap().log_end_offset(), 1);
 }

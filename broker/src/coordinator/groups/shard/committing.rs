@@ -79,8 +79,9 @@ impl Shard {
         let appended = self
             .append(records, Author::Committer, required_acks, now)
             .map_err(|error| group_error(&error, ForWhat::Offsets))?;
-        let partitions = commits.iter().map(|(partition, _)| partition);
-        seat.group.offsets.begin(partitions);
+        for ((partition, _), record_offset) in commits.iter().zip(appended.first_offset..) {
+            seat.group.offsets.begin(partition, record_offset);
+        }
         Ok(appended)
     }
 
@@ -148,6 +149,8 @@ impl Shard {
             let offsets = &mut seat.group.offsets;
             offsets.replay_transactional(producer_id, &partition, commit, record_offset);
         }
+        // Also if the end of the producer's last transaction has just taken the note away.
+        self.note_open(producer_id, seat.group.id());
         Ok(appended)
     }
 
@@ -218,7 +221,9 @@ fn land(
             Ok(())
         }
         Err(error) => {
-            offsets.end(commits.iter().map(|(partition, _)| partition));
+            for ((partition, _), record_offset) in commits.iter().zip(appended.first_offset..) {
+                offsets.end(partition, record_offset);
+            }
             Err(group_error(&error, ForWhat::Offsets))
         }
     }

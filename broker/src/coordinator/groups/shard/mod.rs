@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::errors::{ForWhat, group_error};
+use super::TransactionEnd;
 use super::loading;
 use super::metrics::GroupMetrics;
 use super::timers::Timers;
@@ -84,7 +85,7 @@ impl Seat {
 /// What a shard is there for.
 enum Status {
     /// The log is being read. Ends of transactions that come meanwhile are kept.
-    Loading { ended: Vec<(i64, bool)> },
+    Loading { ended: Vec<TransactionEnd> },
     Active {
         groups: IndexMap<GroupId, Arc<Cell>>,
     },
@@ -177,9 +178,10 @@ impl Shard {
         let Status::Loading { ended } = &mut *status else {
             return false;
         };
-        for (producer_id, is_committed) in ended.drain(..) {
+        for end in ended.drain(..) {
             for group in groups.values_mut() {
-                group.offsets.replay_marker(producer_id, is_committed);
+                let offsets = &mut group.offsets;
+                offsets.replay_marker(end.producer_id, end.is_committed, end.marker_offset);
             }
         }
         for (id, group) in &groups {
@@ -456,6 +458,7 @@ impl Shard {
             author,
             compression,
             required_acks,
+            self.leader_epoch,
             now,
         )
     }
@@ -465,18 +468,24 @@ impl Shard {
     }
 
     /// The end of a transaction is in the log: what it committed counts from now on, or never.
-    pub(super) fn transaction_ended(&self, producer_id: i64, is_committed: bool) {
+    pub(super) fn transaction_ended(&self, end: TransactionEnd) {
         if let Status::Loading { ended } = &mut *self.status() {
-            ended.push((producer_id, is_committed));
+            ended.push(end);
             return;
         }
+        let producer_id = end.producer_id;
         let groups = self.open().remove(&producer_id).unwrap_or_default();
         for id in groups {
             let Ok(Some(cell)) = self.cell(&id) else {
                 continue;
             };
-            let offsets = &mut cell.lock().group.offsets;
-            offsets.replay_marker(producer_id, is_committed);
+            let mut seat = cell.lock();
+            let offsets = &mut seat.group.offsets;
+            offsets.replay_marker(producer_id, end.is_committed, end.marker_offset);
+            // The next transaction of the producer may have begun.
+            if offsets.has_transaction(producer_id) {
+                self.note_open(producer_id, &id);
+            }
         }
     }
 
