@@ -91,7 +91,7 @@ impl PasswordEncoder {
             }
         ];
         random.fill_bytes(&mut iv);
-        let unknown = || self.unknown_cipher(&self.cipher, self.key_bits);
+        let unknown = || unknown_cipher(&self.cipher, self.key_bits);
         let encrypted = match (self.cipher.as_str(), key.len()) {
             (CBC, 16) => encrypt_cbc::<cbc::Encryptor<aes::Aes128>>(&key, &iv, password),
             (CBC, 24) => encrypt_cbc::<cbc::Encryptor<aes::Aes192>>(&key, &iv, password),
@@ -151,20 +151,13 @@ impl PasswordEncoder {
             (CBC, 24) => decrypt_cbc::<cbc::Decryptor<aes::Aes192>>(&key, &iv, &encrypted),
             (CBC, 32) => decrypt_cbc::<cbc::Decryptor<aes::Aes256>>(&key, &iv, &encrypted),
             (GCM, 16 | 32) => open(&key, &iv, encrypted),
-            _ => return Err(self.unknown_cipher(cipher, bits)),
+            _ => return Err(unknown_cipher(cipher, bits)),
         };
         let password = decrypted.and_then(|bytes| String::from_utf8(bytes).ok());
         let length = number("passwordLength")?;
         password
             .filter(|password| java_length(password) == length)
             .ok_or(PasswordError::OtherSecret)
-    }
-
-    fn unknown_cipher(&self, cipher: &str, bits: usize) -> PasswordError {
-        PasswordError::UnknownCipher {
-            cipher: cipher.to_owned(),
-            bits,
-        }
     }
 
     fn key(
@@ -184,7 +177,7 @@ impl PasswordEncoder {
         let iterations =
             NonZeroU32::new(iterations).ok_or(PasswordError::Malformed("iterations"))?;
         if !matches!(bits, 128 | 192 | 256) {
-            return Err(self.unknown_cipher("AES", bits));
+            return Err(unknown_cipher("AES", bits));
         }
         let mut key = vec![0; bits / 8];
         pbkdf2::derive(
@@ -262,6 +255,13 @@ pub fn reencoded(
         }
     }
     Ok((changed != *texts).then_some(changed))
+}
+
+fn unknown_cipher(cipher: &str, bits: usize) -> PasswordError {
+    PasswordError::UnknownCipher {
+        cipher: cipher.to_owned(),
+        bits,
+    }
 }
 
 #[cfg(test)]
