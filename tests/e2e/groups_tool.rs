@@ -62,11 +62,14 @@ fn rows<'a>(text: &'a str, begin: &[&str]) -> Vec<Vec<&'a str>> {
         .collect()
 }
 
+/// Looks at what a command has printed.
+type Check = Box<dyn Fn(&str)>;
+
 /// Commands, and what is to be found in what they print.
 #[derive(Default)]
 struct Script {
     runs: Vec<String>,
-    checks: Vec<Box<dyn Fn(&str)>>,
+    checks: Vec<Check>,
 }
 
 impl Script {

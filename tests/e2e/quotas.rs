@@ -118,7 +118,7 @@ fn fetch(client: &mut WireClient) -> Step {
     assert_eq!(response.error_code, 0);
     let partitions = response.responses.iter().flat_map(|one| &one.partitions);
     let records = partitions.filter_map(|one| one.records.as_ref());
-    let used = records.map(|records| records.len()).sum();
+    let used = records.map(bytes::Bytes::len).sum();
     if response.throttle_time_ms > 0 {
         assert_eq!(used, 0, "a throttled client is given records");
     }
@@ -176,7 +176,7 @@ fn throttled_rate(mut step: impl FnMut() -> Step) -> f64 {
 }
 
 fn assert_within_a_tenth(what: &str, rate: f64, limit: f64) {
-    println!("{what}: {rate:.1} of {limit} a second");
+    eprintln!("{what}: {rate:.1} of {limit} a second");
     assert!(
         (0.9..=1.1).contains(&(rate / limit)),
         "{what}: {rate:.1} a second of {limit}"
@@ -347,7 +347,7 @@ fn accepted_rate(port: u16, limit: f64) -> f64 {
     assert!(accepted.len() < tried.len(), "all are accepted");
     let settled: Vec<&Duration> = accepted.iter().filter(|at| **at > 2 * WINDOW).collect();
     let (first, last) = (settled[0], settled[settled.len() - 1]);
-    (settled.len() - 1) as f64 / (*last - *first).as_secs_f64()
+    (settled.len() - 1) as f64 / last.saturating_sub(*first).as_secs_f64()
 }
 
 fn client_id(name: &str) -> [(&str, Option<&str>); 1] {
