@@ -297,16 +297,15 @@ fn bytes_move_at_the_rate_of_the_quota_while_it_holds() {
         "producer_byte_rate",
         1e9,
     );
+    // More at once than either of the former quotas lets through in a window.
     let is_free = until(PATIENCE, || {
-        (produce(&mut producer, records).throttle_ms == 0).then_some(())
+        let mut sent = (0..50).map(|_| produce(&mut producer, records));
+        sent.all(|one| one.throttle_ms == 0).then_some(())
     });
     assert!(
         is_free.is_some(),
         "a change holds for clients that are there"
     );
-    for _ in 0..50 {
-        assert_eq!(produce(&mut producer, records).throttle_ms, 0);
-    }
 }
 
 /// A connection from an address of its own, which has asked for the versions.

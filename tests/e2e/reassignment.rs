@@ -155,7 +155,7 @@ fn a_partition_is_moved_throttled_cancelled_and_moved() {
 
     let began = Instant::now();
     require(
-        &with_plan(&["--execute", "--throttle", "1500000"]),
+        &with_plan(&["--execute", "--throttle", "500000"]),
         &["Successfully started partition reassignment for moving-0"],
     );
     cluster
@@ -167,11 +167,11 @@ fn a_partition_is_moved_throttled_cancelled_and_moved() {
         })
         .unwrap();
     leader_is(&cluster, "moving", Some(3));
-    // A slow machine only takes longer.
+    // The throttle looks back on eleven seconds, in which nothing was moved at first. A slow machine only takes longer.
     let seconds = began.elapsed().as_secs_f64();
-    let rate = data.total_bytes as f64 / seconds;
+    let most = 500_000.0 * (seconds + 11.0) * 1.2;
     println!("moved {} bytes in {seconds:.1} s", data.total_bytes);
-    assert!(rate < 1.5 * 1_500_000.0, "{rate} bytes/s");
+    assert!((data.total_bytes as f64) < most, "in {seconds} s");
     require(
         &tools.configs("topics"),
         &["leader.replication.throttled.replicas=0:1,0:2"],

@@ -1,11 +1,11 @@
 //! What a client knows of a cluster: who leads, and the connections it has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kafka_protocol::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
@@ -244,15 +244,20 @@ pub fn create_topic(bootstrap: &[String], plan: &TopicPlan, patience: Duration) 
     }
     let remaining = deadline.saturating_duration_since(Instant::now());
     let expected = plan.assignment.clone();
-    let found = view.wait_for(&plan.name, remaining, |partitions| {
+    let is_whole = |partitions: &BTreeMap<i32, PartitionView>| {
         partitions.len() == expected.len()
             && partitions
                 .values()
                 .zip(&expected)
                 .all(|(view, replicas)| view.leader.is_some() && view.isr.len() == replicas.len())
-    });
-    match found {
-        Ok(_) => Ok(()),
-        Err(error) => bail!("{error:#}"),
+    };
+    let partitions = view.wait_for(&plan.name, remaining, is_whole)?;
+    // Whoever answers may know of a leader before that does.
+    let leaders = partitions.values().filter_map(|view| view.leader.as_ref());
+    let addresses: BTreeSet<&String> = leaders.map(|leader| &leader.address).collect();
+    for address in addresses {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        ClusterView::new(vec![address.clone()]).wait_for(&plan.name, remaining, is_whole)?;
     }
+    Ok(())
 }
