@@ -1,5 +1,7 @@
 //! `bench`: builds what it measures and hands over to the programs that measure.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::arguments::Arguments;
@@ -15,48 +17,32 @@ pub(crate) fn bench(words: Vec<String>) -> Result<()> {
         return operator(quick);
     }
     install::for_kafka()?;
-    check(&mut cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        "barnabas-broker",
-        "--package",
-        "barnabas-tests",
-        "--bins",
-    ]))?;
-    let mut bench = command(target().join("release/bench"), &[]);
-    if quick {
-        bench.arg("--quick");
-    }
+    let mut bench = built("bench", &["barnabas-broker", "barnabas-tests"], quick)?;
     if ours {
         bench.arg("--ours");
     }
     check(bench.args(rows))
 }
 
-/// The operator's budgets: Topics on a real control plane, then plans for a large cluster.
-fn operator(quick: bool) -> Result<()> {
-    install::for_tests()?;
-    check(&mut cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        "barnabas-broker",
-        "--package",
-        "barnabas-operator",
-        "--package",
-        "barnabas-tests",
-        "--bins",
-    ]))?;
-    let mut bench = command(target().join("release/bench_operator"), &[]);
+/// A program that measures, after all programs of those packages were built.
+fn built(program: &str, packages: &[&str], quick: bool) -> Result<Command> {
+    let mut build = cargo(&["build", "--quiet", "--release", "--locked", "--bins"]);
+    for package in packages {
+        build.args(["--package", package]);
+    }
+    check(&mut build)?;
+    let mut bench = command(target().join("release").join(program), &[]);
     if quick {
         bench.arg("--quick");
     }
-    check(&mut bench)?;
+    Ok(bench)
+}
+
+/// The operator's budgets: Topics on a real control plane, then plans for a large cluster.
+fn operator(quick: bool) -> Result<()> {
+    install::for_tests()?;
+    let packages = ["barnabas-broker", "barnabas-operator", "barnabas-tests"];
+    check(&mut built("bench_operator", &packages, quick)?)?;
     check(&mut cargo(&[
         "bench",
         "--locked",
