@@ -166,7 +166,10 @@ fn throttled_rate(mut step: impl FnMut() -> Step) -> f64 {
         }
     }
     // From the end of one step that used something to the end of another one.
-    while step().used == 0 {}
+    assert!(
+        until(PATIENCE, || (step().used > 0).then_some(())).is_some(),
+        "a throttled client is never served"
+    );
     let began = Instant::now();
     let mut used = 0;
     loop {
