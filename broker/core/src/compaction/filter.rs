@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::offset_map::OffsetMap;
+use super::offset_map::{KeyId, OffsetMap};
 use super::transactions::CleanedTransactions;
 use crate::ids::Offset;
 use crate::records::batch::NO_TIMESTAMP;
@@ -55,18 +55,21 @@ pub enum Filtered {
 /// Memory that is used for one batch after the other.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// For each record of the batch, whether it stays.
-    stays: Vec<bool>,
-    /// What stays of a compressed batch.
-    kept: Vec<Kept>,
+    /// The records of the batch.
+    seen: Vec<Seen>,
+    /// Those of a compressed batch from their headers' end on, so that it is not decompressed again.
     tails: Vec<u8>,
 }
 
-/// A record that stays; its tail is the next bytes of [`Scratch::tails`].
+/// What is to be known of a record.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct Seen {
+    key: Option<KeyId>,
     offset: Offset,
     timestamp: i64,
+    has_value: bool,
+    stays: bool,
+    /// How much of [`Scratch::tails`] is the record's, which follow each other there.
     tail_size: usize,
 }
 
@@ -156,10 +159,10 @@ impl Filter<'_> {
             horizon
         };
         let mut builder = builder_like(&header, horizon)?;
+        let mut seen = scratch.seen.iter();
         if is_plain {
-            let mut stays = scratch.stays.iter();
-            visit_records(batch, |record| match stays.next() {
-                Some(true) => push(
+            visit_records(batch, |record| match seen.next() {
+                Some(Seen { stays: true, .. }) => push(
                     &mut builder,
                     &header,
                     record.offset(),
@@ -170,9 +173,11 @@ impl Filter<'_> {
             })?;
         } else {
             let mut tails = &scratch.tails[..];
-            for kept in &scratch.kept {
-                let (tail, rest) = tails.split_at(kept.tail_size);
-                push(&mut builder, &header, kept.offset, kept.timestamp, tail)?;
+            for seen in seen {
+                let (tail, rest) = tails.split_at(seen.tail_size);
+                if seen.stays {
+                    push(&mut builder, &header, seen.offset, seen.timestamp, tail)?;
+                }
                 tails = rest;
             }
         }
@@ -181,38 +186,37 @@ impl Filter<'_> {
         ))
     }
 
-    /// Decides on each record. What stays of a compressed batch is remembered, so that it is not
-    /// decompressed again.
+    /// Decides on each record.
     fn count(
         &self,
         meta: &BatchMeta,
         batch: &[u8],
         is_over: bool,
         is_plain: bool,
-        scratch: &mut Scratch,
+        Scratch { seen, tails }: &mut Scratch,
     ) -> Result<Count, RecordError> {
-        let Scratch { stays, kept, tails } = scratch;
-        stays.clear();
-        kept.clear();
+        seen.clear();
         tails.clear();
-        let mut count = Count::default();
         visit_records(batch, |record| {
-            let has_value = record.has_value();
-            let is_kept = meta.is_control
-                || self.keeps(record.offset(), record.key(), || has_value || !is_over);
-            count.add(is_kept, has_value);
-            if is_plain {
-                stays.push(is_kept);
-            } else if is_kept {
+            if !is_plain {
                 tails.extend_from_slice(record.tail());
-                kept.push(Kept {
-                    offset: record.offset(),
-                    timestamp: record.timestamp(),
-                    tail_size: record.tail().len(),
-                });
             }
+            seen.push(Seen {
+                key: record.key().map(|key| self.map.id_of(key)),
+                offset: record.offset(),
+                timestamp: record.timestamp(),
+                has_value: record.has_value(),
+                stays: true,
+                tail_size: record.tail().len(),
+            });
             Ok(())
         })?;
+        let mut count = Count::default();
+        for record in seen {
+            let may_stay = record.has_value || !is_over;
+            record.stays = meta.is_control || self.keeps(record.offset, record.key, may_stay);
+            count.add(record.stays, record.has_value);
+        }
         Ok(count)
     }
 
@@ -230,9 +234,12 @@ impl Filter<'_> {
         for record in records(&batch)? {
             let record = record?;
             let has_value = record.value.is_some();
-            let is_kept = self.keeps(record.offset, record.key.as_deref(), || {
-                has_value || self.keeps_legacy_tombstones
-            });
+            let key = record.key.as_deref().map(|key| self.map.id_of(key));
+            let is_kept = self.keeps(
+                record.offset,
+                key,
+                has_value || self.keeps_legacy_tombstones,
+            );
             count.add(is_kept, has_value);
             if is_kept {
                 kept.push(record);
@@ -248,14 +255,15 @@ impl Filter<'_> {
         Ok(Filtered::Changed(rebuilt_messages(meta, kept)?))
     }
 
-    fn keeps(&self, offset: Offset, key: Option<&[u8]>, may_stay: impl FnOnce() -> bool) -> bool {
+    /// Above what was looked at everything stays; below, what has a key that comes no more.
+    fn keeps(&self, offset: Offset, key: Option<KeyId>, may_stay: bool) -> bool {
         if offset > self.map.latest_offset() {
             return true;
         }
         let Some(key) = key else {
             return false;
         };
-        self.map.get(key).is_none_or(|latest| offset >= latest) && may_stay()
+        self.map.get(key).is_none_or(|latest| offset >= latest) && may_stay
     }
 
     /// Whether the batch holds the last sequence of a producer, or the marker with its last epoch.

@@ -10,6 +10,6 @@ mod tests;
 mod transactions;
 
 pub use filter::{Filter, FilterError, Filtered, LastRecord, Scratch};
-pub use offset_map::OffsetMap;
+pub use offset_map::{KeyId, OffsetMap};
 pub use selection::{Cleanable, LogState, SegmentSize, cleanable, group_ends, is_due};
 pub use transactions::{AbortedTransaction, CleanedTransactions};

@@ -11,6 +11,10 @@ const ENTRIES_MIN: usize = 16;
 /// Hash and offset + 1; all zero if free. Zeroed memory is only touched when it is used.
 type Slot = [u64; 3];
 
+/// What a map knows a key by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyId([u64; 2]);
+
 /// A hash table of fixed size that knows keys by a hash of 128 bits alone, without any collision
 /// handled.
 #[derive(Debug)]
@@ -47,34 +51,40 @@ impl OffsetMap {
         }
     }
 
-    /// Notes that `key` is at `offset`; returns false, without having done so, if the map is full.
-    pub fn put(&mut self, key: &[u8], offset: Offset) -> bool {
+    /// What this map knows `key` by. Whoever asks for many keys does so first, and looks them all up
+    /// in a row then: nearly each is a wait for memory, and such waits overlap if little is between.
+    pub fn id_of(&self, key: &[u8]) -> KeyId {
+        KeyId(self.hash.of(key))
+    }
+
+    /// Notes that a key is at `offset`; returns false, without having done so, if the map is full.
+    pub fn put(&mut self, key: KeyId, offset: Offset) -> bool {
         if self.len >= self.len_max {
             return false;
         }
-        let hash = self.hash.of(key);
-        let index = self.find(hash);
+        let index = self.find(key);
         let slot = &mut self.slots[index];
         self.len += usize::from(slot[2] == 0);
-        *slot = [hash[0], hash[1], offset as u64 + 1];
+        *slot = [key.0[0], key.0[1], offset as u64 + 1];
         self.latest_offset = offset;
         true
     }
 
-    /// The last offset that was noted of `key`.
-    pub fn get(&self, key: &[u8]) -> Option<Offset> {
-        let slot = self.slots[self.find(self.hash.of(key))];
+    /// The last offset that was noted of a key.
+    pub fn get(&self, key: KeyId) -> Option<Offset> {
+        let slot = self.slots[self.find(key)];
         (slot[2] != 0).then(|| (slot[2] - 1) as Offset)
     }
 
-    /// Where the key with this hash is, or the free slot that is its.
-    fn find(&self, [high, low]: [u64; 2]) -> usize {
+    /// Where a key is, or the free slot that is its.
+    fn find(&self, KeyId([high, low]): KeyId) -> usize {
         // Which slot a hash belongs to, without a division: the share of the table that it says.
         let scaled = u128::from(high) * self.slots.len() as u128;
         let mut index = (scaled >> 64) as usize;
         loop {
             let slot = &self.slots[index];
-            if slot[2] == 0 || (slot[0] == high && slot[1] == low) {
+            // Without a jump between the two, which would be guessed wrong for each new key.
+            if (slot[2] == 0) | ((slot[0] == high) & (slot[1] == low)) {
                 return index;
             }
             index += 1;

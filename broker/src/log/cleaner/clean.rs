@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use barnabas_core::compaction::{
-    AbortedTransaction, Cleanable, CleanedTransactions, Filter, Filtered, LastRecord, LogState,
-    OffsetMap, Scratch, SegmentSize, cleanable, group_ends,
+    AbortedTransaction, Cleanable, CleanedTransactions, Filter, Filtered, KeyId, LastRecord,
+    LogState, OffsetMap, Scratch, SegmentSize, cleanable, group_ends,
 };
 use barnabas_core::config::TopicConfig;
 use barnabas_core::ids::Offset;
@@ -341,32 +341,33 @@ impl<'a> Cleaning<'a> {
         let mut scan = segment
             .scan(&*file, start, size)
             .reading(self.settings.io_bytes);
+        let mut keys: Vec<(KeyId, Offset)> = Vec::new();
         while let Some((_, meta, bytes)) = scan.next_whole()? {
             self.stats.map_bytes_read += bytes.len() as u64;
             self.moved(bytes.len() as u64)?;
             if meta.is_control {
                 transactions.marker_read(&meta, &Bytes::copy_from_slice(bytes))?;
             } else if !transactions.data_read(&meta) {
-                let mut is_full = false;
-                let mut put = |offset, key: Option<&[u8]>| {
+                keys.clear();
+                let mut note = |offset, key: Option<&[u8]>| {
                     if let Some(key) = key
                         && offset >= first_dirty_offset
                     {
-                        is_full = is_full || !map.put(key, offset);
+                        keys.push((map.id_of(key), offset));
                     }
                 };
                 if meta.magic >= 2 {
                     visit_records(bytes, |record| {
-                        put(record.offset(), record.key());
+                        note(record.offset(), record.key());
                         Ok(())
                     })?;
                 } else {
                     for record in records(&Bytes::copy_from_slice(bytes))? {
                         let record = record?;
-                        put(record.offset, record.key.as_deref());
+                        note(record.offset, record.key.as_deref());
                     }
                 }
-                if is_full {
+                if !keys.iter().all(|&(key, offset)| map.put(key, offset)) {
                     return Ok(true);
                 }
             }
