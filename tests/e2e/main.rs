@@ -18,6 +18,7 @@ mod groups_tool;
 mod hanging_transactions;
 mod kcat;
 mod kill_loop;
+mod listeners;
 mod many_partitions;
 mod mirror;
 mod quotas;

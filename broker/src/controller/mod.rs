@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use barnabas_core::config::BrokerConfig;
-use barnabas_core::control::{ControlOutcome, ControlRequest, LiveBroker};
+use barnabas_core::control::{ControlOutcome, ControlRequest, Endpoint, LiveBroker};
 use barnabas_core::controller::{
     AllocateProducerIdsError, AlterPartition, AlterPartitionError, AlteredPartition, Answer,
     ControlledShutdownError, ControllerError, ElectLeaderError, ElectionType, Event,
@@ -102,6 +102,11 @@ enum Command {
     },
     /// News from the configuration.
     Tell(Event),
+    /// The broker is reached elsewhere from now on.
+    Advertise {
+        endpoints: Vec<Endpoint>,
+        reply: oneshot::Sender<BrokerRegistration>,
+    },
     /// Whoever removes this broker's registration now may do so.
     LetGoOfRegistration,
     Resign,
@@ -249,6 +254,15 @@ impl ControllerHandle {
     pub async fn let_go_of_registration(&self) {
         // An error says that the task has ended already.
         let _ = self.commands.send(Command::LetGoOfRegistration).await;
+    }
+
+    /// From now on this broker registers with these endpoints. Gives the registration that it should have now, for
+    /// the caller to write; `None` if the task has ended.
+    pub async fn advertise(&self, endpoints: Vec<Endpoint>) -> Option<BrokerRegistration> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Advertise { endpoints, reply };
+        self.commands.send(command).await.ok()?;
+        answer.await.ok()
     }
 
     /// Gives up the seat and ends the task. The seat itself goes with the ZooKeeper session.

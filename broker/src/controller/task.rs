@@ -177,6 +177,13 @@ impl ControllerTask {
                     self.step(Event::Requested { ticket, request });
                 }
                 Input::Command(Command::LetGoOfRegistration) => self.is_leaving = true,
+                Input::Command(Command::Advertise { endpoints, reply }) => {
+                    let registration = &mut self.options.registration;
+                    registration.endpoints = endpoints;
+                    registration.timestamp_ms = clock::wall_clock_ms();
+                    // Who asked may have given up.
+                    let _ = reply.send(registration.clone());
+                }
                 Input::TotalsDue => self.publish_status(),
                 Input::Command(Command::Resign) | Input::End => break,
             }

@@ -152,6 +152,10 @@ impl LivenessTask {
                 Some((broker, verdict)) = verdicts.recv() => {
                     self.inquiries.remove(&broker);
                     report(broker, verdict);
+                    if verdict == Verdict::Alive {
+                        // It may be reached elsewhere by now.
+                        self.list().await;
+                    }
                 }
                 Some(broker) = suspicions.recv() => self.suspect(broker, &closed),
                 changed = controller.changed() => {

@@ -39,7 +39,7 @@ pub(super) fn spawn<S: Service>(network: &Arc<Network>, service: &Arc<S>, accept
     let id = network.next_connection_id.fetch_add(1, Ordering::Relaxed);
     let connection = Connection {
         id,
-        listener,
+        listener: listener.clone(),
         peer_address,
         principal: Principal::anonymous(),
     };
@@ -62,6 +62,7 @@ pub(super) fn spawn<S: Service>(network: &Arc<Network>, service: &Arc<S>, accept
         sessions.insert(
             id,
             Session {
+                listener,
                 task: task.abort_handle(),
                 state,
             },
@@ -82,7 +83,7 @@ impl SessionGuard {
     /// Marks the start or the end of a request; false if the connection is to end now instead.
     fn goes_on(&self, is_busy: bool) -> bool {
         self.state.is_busy.store(is_busy, Ordering::SeqCst);
-        !self.network.is_draining()
+        !self.network.is_draining() && !self.state.is_closing.load(Ordering::SeqCst)
     }
 
     /// One line for a connection that ends because of what the client sent; none for one that simply ends.

@@ -176,6 +176,11 @@ impl ConnectionQuotas {
         self.freed.notify_waiters();
     }
 
+    /// A listener is gone; one of the same name begins anew.
+    pub(super) fn forget_listener(&self, listener: &str) {
+        self.counts().listener_rates.remove(listener);
+    }
+
     /// False if the connection has to wait for another one to end.
     fn try_take(
         &self,

@@ -115,22 +115,50 @@ pub struct Network {
     request_memory_max: usize,
     next_connection_id: AtomicU64,
     sessions: Mutex<HashMap<u64, Session>>,
-    /// Told when the last connection is gone.
-    emptied: Notify,
+    /// Told whenever a connection is gone.
+    gone: Notify,
     is_draining: AtomicBool,
-    acceptors: Mutex<Vec<JoinHandle<()>>>,
+    acceptors: Mutex<Vec<Acceptor>>,
+}
+
+/// The task that accepts the connections of a listener.
+struct Acceptor {
+    listener: String,
+    task: JoinHandle<()>,
+}
+
+impl Acceptor {
+    /// Closes the socket. Every connection that was accepted is in the list of sessions then, or closed.
+    async fn stop(self) {
+        self.task.abort();
+        // Its end is what matters; that it was cancelled is no news.
+        let _ = self.task.await;
+    }
 }
 
 /// What the owner of a connection's task keeps of it.
 struct Session {
+    listener: Arc<str>,
     task: AbortHandle,
     state: Arc<SessionState>,
+}
+
+impl Session {
+    /// Ends the connection: at once if it waits for a request, else after the one in progress.
+    fn end(&self) {
+        self.state.is_closing.store(true, Ordering::SeqCst);
+        if !self.state.is_busy.load(Ordering::SeqCst) {
+            self.task.abort();
+        }
+    }
 }
 
 #[derive(Default)]
 struct SessionState {
     /// A request is in progress.
     is_busy: AtomicBool,
+    /// The connection ends instead of waiting for its next request.
+    is_closing: AtomicBool,
     /// Written with the list of sessions locked.
     has_ended: AtomicBool,
 }
@@ -154,19 +182,54 @@ impl Network {
             request_memory_max: memory,
             next_connection_id: AtomicU64::new(0),
             sessions: Mutex::default(),
-            emptied: Notify::new(),
+            gone: Notify::new(),
             is_draining: AtomicBool::new(false),
             acceptors: Mutex::default(),
         })
     }
 
-    /// Accepts connections of `listener` and serves them until [`Network::shutdown`].
+    /// Accepts connections of `listener` and serves them until [`Network::close_listener`] or
+    /// [`Network::shutdown`].
     pub fn serve(self: &Arc<Self>, listener: Listener, service: Arc<impl Service>) {
+        let name = listener.name().to_owned();
         let task = tokio::spawn(listener::accept_loop(self.clone(), listener, service));
-        self.acceptors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(task);
+        self.acceptors().push(Acceptor {
+            listener: name,
+            task,
+        });
+    }
+
+    /// Closes the socket of a listener. Its connections stay.
+    pub async fn stop_accepting(&self, listener: &str) {
+        let stopped: Vec<Acceptor> = self
+            .acceptors()
+            .extract_if(.., |acceptor| acceptor.listener == listener)
+            .collect();
+        for acceptor in stopped {
+            acceptor.stop().await;
+        }
+    }
+
+    /// Closes the socket and the connections of a listener; those with a request in progress get `grace` to answer.
+    pub async fn close_listener(&self, listener: &str, grace: Duration) {
+        self.stop_accepting(listener).await;
+        let is_of_it = |session: &&Session| &*session.listener == listener;
+        self.sessions()
+            .values()
+            .filter(is_of_it)
+            .for_each(Session::end);
+        let has_ended =
+            |sessions: &HashMap<u64, Session>| !sessions.values().any(|one| is_of_it(&one));
+        if tokio::time::timeout(grace, self.wait_until(has_ended))
+            .await
+            .is_err()
+        {
+            let sessions = self.sessions();
+            for session in sessions.values().filter(is_of_it) {
+                session.task.abort();
+            }
+        }
+        self.quotas.forget_listener(listener);
     }
 
     /// Replaces the limits on connections; open ones stay.
@@ -191,25 +254,14 @@ impl Network {
 
     /// Stops accepting, closes connections that wait for a request, and gives the others `grace` to answer.
     pub async fn shutdown(&self, grace: Duration) {
-        let acceptors = std::mem::take(
-            &mut *self
-                .acceptors
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let acceptors = std::mem::take(&mut *self.acceptors());
         for acceptor in acceptors {
-            acceptor.abort();
-            // Its end is what matters; that it was cancelled is no news.
-            let _ = acceptor.await;
+            acceptor.stop().await;
         }
         // From here on a connection ends instead of waiting for its next request.
         self.is_draining.store(true, Ordering::SeqCst);
-        for session in self.sessions().values() {
-            if !session.state.is_busy.load(Ordering::SeqCst) {
-                session.task.abort();
-            }
-        }
-        if tokio::time::timeout(grace, self.wait_until_empty())
+        self.sessions().values().for_each(Session::end);
+        if tokio::time::timeout(grace, self.wait_until(HashMap::is_empty))
             .await
             .is_err()
         {
@@ -223,17 +275,24 @@ impl Network {
             }
         }
         // Aborted tasks end at their next step.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.wait_until_empty()).await;
+        let ended = self.wait_until(HashMap::is_empty);
+        let _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
     }
 
-    async fn wait_until_empty(&self) {
+    async fn wait_until(&self, condition: impl Fn(&HashMap<u64, Session>) -> bool) {
         loop {
-            let emptied = self.emptied.notified();
-            if self.sessions().is_empty() {
+            let gone = self.gone.notified();
+            if condition(&self.sessions()) {
                 return;
             }
-            emptied.await;
+            gone.await;
         }
+    }
+
+    fn acceptors(&self) -> std::sync::MutexGuard<'_, Vec<Acceptor>> {
+        self.acceptors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Session>> {
@@ -248,8 +307,6 @@ impl Network {
         let mut sessions = self.sessions();
         state.has_ended.store(true, Ordering::SeqCst);
         sessions.remove(&id);
-        if sessions.is_empty() {
-            self.emptied.notify_waiters();
-        }
+        self.gone.notify_waiters();
     }
 }

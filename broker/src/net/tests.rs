@@ -83,16 +83,20 @@ struct Server {
     address: std::net::SocketAddr,
 }
 
-async fn start(options: NetworkOptions) -> Server {
-    let listener_options = ListenerOptions {
-        name: "PLAINTEXT".to_owned(),
+async fn bind(name: &str) -> Listener {
+    let options = ListenerOptions {
+        name: name.to_owned(),
         host: "127.0.0.1".to_owned(),
         port: 0,
         backlog: 50,
         send_buffer_bytes: Some(100 << 10),
         receive_buffer_bytes: None,
     };
-    let listener = Listener::bind(&listener_options).await.unwrap();
+    Listener::bind(&options).await.unwrap()
+}
+
+async fn start(options: NetworkOptions) -> Server {
+    let listener = bind("PLAINTEXT").await;
     let address = listener.local_address();
     let echo = Arc::new(Echo {
         metrics: Metrics::default(),
@@ -374,6 +378,37 @@ async fn a_shutdown_closes_idle_connections_and_lets_requests_answer() {
     shutdown.await.unwrap();
     assert_eq!(server.network.connection_count(), 0);
     assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_listener_that_is_closed_lets_its_requests_answer_and_the_others_alone() {
+    let server = start(NetworkOptions::default()).await;
+    let other = bind("OTHER").await;
+    let other_address = other.local_address();
+    server.network.serve(other, server.echo.clone());
+    let mut staying = server.connect().await;
+    let mut idle = TcpStream::connect(other_address).await.unwrap();
+    let mut busy = TcpStream::connect(other_address).await.unwrap();
+    for client in [&mut staying, &mut idle] {
+        send(client, b"x").await;
+        assert_eq!(receive(client).await.unwrap(), b"x");
+    }
+    send(&mut busy, b"wait").await;
+    server.echo.waiting.notified().await;
+    let closing = server
+        .network
+        .close_listener("OTHER", Duration::from_secs(60));
+    let answering = async {
+        assert_eq!(receive(&mut idle).await, None);
+        assert!(TcpStream::connect(other_address).await.is_err());
+        server.echo.released.notify_one();
+        assert_eq!(receive(&mut busy).await.unwrap(), b"wait");
+        assert_eq!(receive(&mut busy).await, None);
+    };
+    tokio::join!(closing, answering);
+    send(&mut staying, b"x").await;
+    assert_eq!(receive(&mut staying).await.unwrap(), b"x");
+    assert_eq!(server.network.connection_count(), 1);
 }
 
 #[tokio::test]

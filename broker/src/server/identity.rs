@@ -15,18 +15,23 @@ pub(super) fn registration(
     id: BrokerId,
     addresses: &[(String, u16)],
 ) -> BrokerRegistration {
-    let advertised = config.listeners.advertised.iter();
     BrokerRegistration {
         id,
-        endpoints: advertised
-            .map(|endpoint| reachable(endpoint, addresses))
-            .collect(),
+        endpoints: advertised(config, addresses),
         rack: config.broker_rack.clone(),
         jmx_port: -1,
         timestamp_ms: clock::wall_clock_ms(),
         features: BTreeMap::new(),
         fast_failover: config.barnabas_fast_failover_enable,
     }
+}
+
+/// What others are told: the advertised listeners of a broker whose listeners have the ports in `addresses`.
+pub(super) fn advertised(config: &BrokerConfig, addresses: &[(String, u16)]) -> Vec<Endpoint> {
+    let advertised = config.listeners.advertised.iter();
+    advertised
+        .map(|endpoint| reachable(endpoint, addresses))
+        .collect()
 }
 
 /// An empty host is this host's name, and port 0 the one that was bound.

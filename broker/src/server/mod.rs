@@ -5,6 +5,7 @@
 
 mod assembly;
 mod identity;
+mod listener_keeper;
 mod replica_keeper;
 
 use std::future::Future;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use barnabas_core::config::{BrokerConfig, ConfigError};
-use barnabas_core::control::SecurityProtocol;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use crate::admin_http::{AdminError, AdminServer};
 use crate::api::Broker;
@@ -32,6 +33,7 @@ use crate::zookeeper::{
 };
 
 pub use assembly::{Assembled, Assembly, Ground};
+use listener_keeper::{Bound, ListenerKeeper};
 
 /// The version that `--version` and the banner show.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -87,21 +89,18 @@ const CLASSES: [(&str, &str); 4] = [
 
 /// Settings that are right but ask for what this broker cannot do.
 pub fn cannot_serve(config: &BrokerConfig) -> Vec<ConfigError> {
-    let listeners = config.listeners.bind.iter();
-    let protocols = listeners
-        .filter(|endpoint| endpoint.security_protocol != SecurityProtocol::Plaintext)
-        .map(|endpoint| {
-            ConfigError::rule(
-                "listeners",
-                config.given().get("listeners").map(String::as_str),
-                format!(
-                    "listener {} has protocol {}, and TLS and SASL are not served yet",
-                    endpoint.listener,
-                    endpoint.security_protocol.name()
-                ),
-                format!("map {} to PLAINTEXT, or remove it", endpoint.listener),
-            )
-        });
+    let protocols = config.listeners.unserved().map(|endpoint| {
+        ConfigError::rule(
+            "listeners",
+            config.given().get("listeners").map(String::as_str),
+            format!(
+                "listener {} has protocol {}, and TLS and SASL are not served yet",
+                endpoint.listener,
+                endpoint.security_protocol.name()
+            ),
+            format!("map {} to PLAINTEXT, or remove it", endpoint.listener),
+        )
+    });
     let classes = CLASSES.iter().filter_map(|(key, consequence)| {
         let class = config.given().get(*key)?.trim();
         (!class.is_empty()).then(|| {
@@ -155,6 +154,8 @@ pub struct Running {
     assembled: Assembled,
     network: Arc<Network>,
     addresses: Vec<(String, SocketAddr)>,
+    /// Opens and closes listeners as the settings change.
+    listener_keeper: JoinHandle<()>,
     admin: Option<AdminServer>,
 }
 
@@ -195,6 +196,10 @@ impl Server {
         let assembly = Assembly::prepare(config, ground).await?;
         let live = assembly.config().clone();
         let config = live.broker();
+        if let Some(error) = cannot_serve(&config).into_iter().next() {
+            // Dynamic settings, which another kind of broker may have accepted.
+            return Err(error.into());
+        }
         let listeners = bind(&config).await?;
         let addresses: Vec<(String, SocketAddr)> = listeners
             .iter()
@@ -213,6 +218,17 @@ impl Server {
         });
         let broker = &assembled.broker;
         let admin = AdminServer::start(broker.clone()).await?;
+        let endpoints = config.listeners.bind.iter().cloned();
+        let bound = endpoints.zip(&listeners).map(|(asked, listener)| Bound {
+            asked,
+            address: listener.local_address(),
+        });
+        let listener_keeper = ListenerKeeper {
+            broker: broker.clone(),
+            network: network.clone(),
+            bound: bound.collect(),
+            advertised: identity::advertised(&config, &ports),
+        };
         for listener in listeners {
             network.serve(listener, broker.clone());
         }
@@ -220,6 +236,7 @@ impl Server {
             assembled,
             network,
             addresses,
+            listener_keeper: listener_keeper.start(),
             admin,
         };
         running.announce(&config);
@@ -236,7 +253,7 @@ async fn bind(config: &BrokerConfig) -> Result<Vec<Listener>, StartError> {
 }
 
 impl Running {
-    /// Listener names and the addresses they are bound to.
+    /// Listener names and the addresses they were bound to at the start.
     pub fn addresses(&self) -> &[(String, SocketAddr)] {
         &self.addresses
     }
@@ -258,6 +275,7 @@ impl Running {
             admin.not_ready();
         }
         self.assembled.hand_over().await;
+        self.listener_keeper.abort();
         self.network.shutdown(DRAIN_GRACE).await;
         self.assembled.leave().await;
         if let Some(admin) = self.admin {

@@ -1,6 +1,8 @@
 //! Changes that clients ask for: what they make of the present texts, and whether that is allowed
 //! (Kafka classes `ConfigAdminManager`, `ZkAdminManager`, `DynamicBrokerConfig`).
 
+mod listeners;
+
 use std::collections::BTreeMap;
 
 use super::broker::BrokerConfig;
@@ -215,7 +217,7 @@ pub fn check_broker(
     let proposed = BrokerConfig::parse(&merged).map_err(|error| refused_by_rule(&error))?;
     check_threads(&merged, running)?;
     check_reporters(dynamic)?;
-    check_listeners(&proposed, running)?;
+    listeners::check(&proposed, running)?;
     let has_secret = running.password_encoder_secret.is_some();
     if !has_secret && dynamic.keys().any(|key| is_password(key)) {
         return Err(AlterError::InvalidConfig(format!(
@@ -300,10 +302,9 @@ fn check_reporters(dynamic: &Texts) -> Result<(), AlterError> {
     if reporters.into_iter().flatten().all(|class| class == KNOWN) {
         return Ok(());
     }
-    Err(AlterError::InvalidRequest(format!(
-        "Invalid value org.apache.kafka.common.config.ConfigException: Validation of dynamic config update of \
-         Set({key}) failed with class class kafka.server.DynamicMetricsReporters for configuration Invalid \
-         dynamic configuration"
+    Err(refused_by_part(&format!(
+        "Validation of dynamic config update of Set({key}) failed with class class \
+         kafka.server.DynamicMetricsReporters"
     )))
 }
 
@@ -330,10 +331,7 @@ fn check_threads(merged: &Texts, running: &BrokerConfig) -> Result<(), AlterErro
                 continue;
             };
             if let Some(problem) = thread_problem(key, wanted, current) {
-                return Err(AlterError::InvalidRequest(format!(
-                    "Invalid value org.apache.kafka.common.config.ConfigException: {problem} for \
-                     configuration Invalid dynamic configuration"
-                )));
+                return Err(refused_by_part(&problem));
             }
         }
     }
@@ -374,15 +372,10 @@ fn thread_problem(key: &str, wanted: i32, current: i32) -> Option<String> {
     ))
 }
 
-/// Sockets stay as they are while the broker runs: listeners cannot be changed.
-fn check_listeners(proposed: &BrokerConfig, running: &BrokerConfig) -> Result<(), AlterError> {
-    if proposed.listeners == running.listeners {
-        return Ok(());
-    }
-    let name = &running.listeners.inter_broker;
-    Err(AlterError::InvalidRequest(format!(
-        "Invalid value org.apache.kafka.common.config.ConfigException: Configs cannot be updated \
-         dynamically for existing listener ListenerName({name}), restart broker or create a new \
-         listener for update for configuration Invalid dynamic configuration"
-    )))
+/// What a part of the broker that would take over the new settings says against them.
+fn refused_by_part(problem: &str) -> AlterError {
+    AlterError::InvalidRequest(format!(
+        "Invalid value org.apache.kafka.common.config.ConfigException: {problem} for configuration Invalid \
+         dynamic configuration"
+    ))
 }

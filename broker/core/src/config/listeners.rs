@@ -41,6 +41,12 @@ impl Listeners {
         self.control_plane.as_ref().unwrap_or(&self.inter_broker)
     }
 
+    /// Listeners whose protocol cannot be served: TLS and SASL are not there yet.
+    pub fn unserved(&self) -> impl Iterator<Item = &Endpoint> {
+        let bind = self.bind.iter();
+        bind.filter(|endpoint| endpoint.security_protocol != SecurityProtocol::Plaintext)
+    }
+
     pub(super) fn parse(values: &Values<'_>) -> Result<Self, ConfigError> {
         let protocols = protocol_map(values)?;
         let listeners: String = values.get("listeners")?;

@@ -559,6 +559,34 @@ fn broker_changes_are_judged_as_kafka_does() {
         broker_change("0", &[("log.cleaner.dedupe.buffer.size", "5")]),
         broker_change("0", &[("principal.builder.class", "foo")]),
         broker_change("0", &[("advertised.listeners", "SSL://127.0.0.1:1")]),
+        broker_change("0", &[("advertised.listeners", "PLAINTEXT://elsewhere:1")]),
+        broker_change(
+            "0",
+            &[(
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,A:PLAINTEXT",
+            )],
+        ),
+        broker_change(
+            "0",
+            &[("listener.security.protocol.map", "PLAINTEXT:SASL_SSL")],
+        ),
+        broker_change("0", &[("listener.name.plaintext.foo.bar", "x")]),
+        broker_change(
+            "0",
+            &[
+                ("listeners", "PLAINTEXT://localhost:29555"),
+                ("listener.name.plaintext.foo.bar", "x"),
+            ],
+        ),
+        broker_change(
+            "0",
+            &[
+                ("listeners", "PLAINTEXT://localhost:29555"),
+                ("listener.name.plaintext.max.connections", "5"),
+            ],
+        ),
+        broker_change("0", &[("inter.broker.listener.name", "PLAINTEXT")]),
     ];
     expect![[r#"
         ok
@@ -583,12 +611,19 @@ fn broker_changes_are_judged_as_kafka_does() {
         InvalidRequest("Cannot update these configs at default cluster level, broker id must be specified: Set(sasl.enabled.mechanisms)")
         InvalidRequest("Cannot update these configs at default cluster level, broker id must be specified: Set(listeners)")
         InvalidRequest("requirement failed: max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set.")
-        InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Configs cannot be updated dynamically for existing listener ListenerName(PLAINTEXT), restart broker or create a new listener for update for configuration Invalid dynamic configuration")
+        ok
         InvalidRequest("requirement failed: Each listener must have a different name, listeners: PLAINTEXT://:1,PLAINTEXT://:2")
         InvalidRequest("Error creating broker listeners from 'PLAINTEXT://:9092': No security protocol defined for listener PLAINTEXT")
         InvalidRequest("Invalid value x for configuration leader.replication.throttled.rate: Not a number of type LONG")
         InvalidRequest("Invalid value -5 for configuration follower.replication.throttled.rate: Value must be at least 0")
         InvalidRequest("requirement failed: log.cleaner.dedupe.buffer.size must be at least 1MB per cleaner thread.")
         InvalidRequest("Invalid value foo for configuration principal.builder.class: Class foo could not be found.")
-        InvalidRequest("requirement failed: inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are SSL")"#]].assert_eq(&lines.join("\n"));
+        InvalidRequest("requirement failed: inter.broker.listener.name must be a listener name defined in advertised.listeners. The valid options based on currently configured listeners are SSL")
+        ok
+        ok
+        InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Security protocol cannot be updated for existing listener ListenerName(PLAINTEXT) for configuration Invalid dynamic configuration")
+        ok
+        InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Configs cannot be updated dynamically for existing listener ListenerName(PLAINTEXT), restart broker or create a new listener for update for configuration Invalid dynamic configuration")
+        ok
+        InvalidRequest("Cannot update these configs dynamically: Set(inter.broker.listener.name)")"#]].assert_eq(&lines.join("\n"));
 }
