@@ -77,13 +77,16 @@ impl OffsetMap {
     }
 
     /// Where a key is, or the free slot that is its.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "a jump between the conditions would be guessed wrong for each new key"
+    )]
     fn find(&self, KeyId([high, low]): KeyId) -> usize {
         // Which slot a hash belongs to, without a division: the share of the table that it says.
         let scaled = u128::from(high) * self.slots.len() as u128;
         let mut index = (scaled >> 64) as usize;
         loop {
             let slot = &self.slots[index];
-            // Without a jump between the two, which would be guessed wrong for each new key.
             if (slot[2] == 0) | ((slot[0] == high) & (slot[1] == low)) {
                 return index;
             }
