@@ -105,6 +105,9 @@ impl ConnectionLimits {
     }
 }
 
+/// How many connections may wait if nobody wrote down a number; the system may allow less.
+const BACKLOG: i32 = 4096;
+
 impl ListenerOptions {
     /// One for each of `listeners`.
     pub fn from_config(config: &BrokerConfig) -> Vec<Self> {
@@ -122,6 +125,14 @@ impl ListenerOptions {
             "socket.receive.buffer.bytes",
             config.socket_receive_buffer_bytes,
         );
+        // Who comes when the default of 50 wait already comes again after a second. Some hundred clients that
+        // connect at once, as after a fail-over, would.
+        let backlog_is_given = config.given().contains_key("socket.listen.backlog.size");
+        let backlog = if backlog_is_given {
+            config.socket_listen_backlog_size
+        } else {
+            BACKLOG
+        };
         config
             .listeners
             .bind
@@ -130,7 +141,7 @@ impl ListenerOptions {
                 name: endpoint.listener.clone(),
                 host: endpoint.host.clone(),
                 port: endpoint.port,
-                backlog: config.socket_listen_backlog_size,
+                backlog,
                 send_buffer_bytes: send,
                 receive_buffer_bytes: receive,
             })

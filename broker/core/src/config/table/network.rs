@@ -58,7 +58,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         .doc("Largest request, in bytes; the sender of a larger one is disconnected."),
     Setting::new("socket.listen.backlog.size", Kind::Int, Some("50"))
         .check(Check::AtLeast(1))
-        .doc("Connections that may wait to be accepted."),
+        .doc("Connections that may wait to be accepted; by default as many as the system allows, up to 4096."),
     Setting::new("max.connections.per.ip", Kind::Int, Some("2147483647"))
         .check(Check::AtLeast(0))
         .cluster_wide()
