@@ -9,6 +9,8 @@
 //! | `AcknowledgedRecordsSurvive` | what was acknowledged for acks=all is committed, where the producer was told |
 //! | `NoDuplicatesNoReordering` | what an idempotent producer sent is committed once, in its order |
 //! | `TransactionsAreAllOrNothing` | a transaction ends alike in all its partitions, and as its producer is told |
+//! | `ReadersOfCommittedSeeNothingElse` | what such a consumer is given belongs to no transaction that is open or aborted |
+//! | `CommittedOffsetsStay` | a group is told the offset that it committed last |
 //! | `IsrSubsetOfAssignment` | in ZooKeeper the leader is in the ISR, and the ISR among the replicas |
 //! | `ZnodesAreWellFormed` | what brokers write to ZooKeeper can be read |
 //! | `NothingPanics` | a broken invariant within a broker is noticed |
@@ -171,6 +173,20 @@ impl Checks {
             trace.violated(&format!(
                 "ReplicasAgreeBelowHighWatermark: a consumer read {value:?} at {partition} {offset}, \
                  where {entry:?} is committed"
+            ));
+        }
+    }
+
+    /// A reader of committed transactions was given a record.
+    pub(crate) fn consumed_committed(
+        &self,
+        trace: &Trace,
+        partition: &TopicPartition,
+        value: &Bytes,
+    ) {
+        if !self.state().outcomes.is_to_be_seen(value) {
+            trace.violated(&format!(
+                "ReadersOfCommittedSeeNothingElse: {value:?} was read from {partition}"
             ));
         }
     }

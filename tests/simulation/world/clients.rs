@@ -1,6 +1,6 @@
 //! Producers and consumers that never give up, and note what they are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use kafka_protocol::messages::alter_partition_reassignments_request::{
 };
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
@@ -54,11 +55,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         !self.is_to_stop.load(Ordering::SeqCst)
     }
 
-    fn step(&self) {
+    pub(crate) fn step(&self) {
         self.steps.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -326,6 +327,50 @@ async fn send(
     None
 }
 
+/// What a consumer wants to see, as Kafka numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isolation {
+    Uncommitted = 0,
+    Committed = 1,
+}
+
+/// The aborted transactions of an answer, as Kafka's consumer keeps track of them.
+struct Aborted {
+    /// First offset and producer id, in the order of offsets.
+    to_come: VecDeque<(Offset, i64)>,
+    producers: BTreeSet<i64>,
+}
+
+impl Aborted {
+    fn of(answer: &PartitionData) -> Self {
+        let aborted = answer.aborted_transactions.iter().flatten();
+        let mut to_come: Vec<_> = aborted
+            .map(|aborted| (aborted.first_offset, aborted.producer_id.0))
+            .collect();
+        to_come.sort_unstable();
+        Self {
+            to_come: to_come.into(),
+            producers: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a batch of that producer belongs to an aborted transaction.
+    fn contain(&mut self, base_offset: Offset, producer_id: i64) -> bool {
+        while let Some((first_offset, producer)) = self.to_come.front().copied()
+            && first_offset <= base_offset
+        {
+            self.to_come.pop_front();
+            self.producers.insert(producer);
+        }
+        self.producers.contains(&producer_id)
+    }
+
+    /// A marker of that producer was read.
+    fn ended(&mut self, producer_id: i64) {
+        self.producers.remove(&producer_id);
+    }
+}
+
 /// Reads all partitions from the beginning and checks what is read.
 pub(crate) async fn consume(
     mut client: Client,
@@ -334,6 +379,11 @@ pub(crate) async fn consume(
     progress: Arc<Progress>,
 ) {
     let mut turn = 0;
+    let isolation = if client.random.random_bool(0.5) {
+        Isolation::Committed
+    } else {
+        Isolation::Uncommitted
+    };
     while progress.goes_on() {
         let partition = &partitions[turn % partitions.len()];
         turn += 1;
@@ -341,7 +391,7 @@ pub(crate) async fn consume(
             let positions = positions.lock().expect("nobody panics");
             positions.get(partition).copied().unwrap_or(0)
         };
-        if let Some(next) = fetch(&mut client, partition, position).await {
+        if let Some(next) = fetch(&mut client, partition, position, isolation).await {
             let mut positions = positions.lock().expect("nobody panics");
             positions.insert(partition.clone(), next);
             progress.step();
@@ -355,7 +405,12 @@ pub(crate) async fn consume(
 }
 
 /// Reads from a position on; gives back the next one, or nothing if that did not work.
-async fn fetch(client: &mut Client, partition: &TopicPartition, position: Offset) -> Option<i64> {
+async fn fetch(
+    client: &mut Client,
+    partition: &TopicPartition,
+    position: Offset,
+    isolation: Isolation,
+) -> Option<i64> {
     let (leader, epoch) = client.leader(partition).await;
     let wanted = FetchPartition::default()
         .with_partition(partition.partition)
@@ -368,6 +423,7 @@ async fn fetch(client: &mut Client, partition: &TopicPartition, position: Offset
     let request = FetchRequest::default()
         .with_max_wait_ms(client.random.random_range(0..300))
         .with_min_bytes(1)
+        .with_isolation_level(isolation as i8)
         .with_max_bytes(1 << 20)
         .with_topics(vec![topic]);
     let response = client.call(leader, 11, &request).await.ok()?;
@@ -381,12 +437,19 @@ async fn fetch(client: &mut Client, partition: &TopicPartition, position: Offset
         }
         return None;
     }
+    let mut aborted = Aborted::of(answer);
     let bytes = answer.records.clone().unwrap_or_default();
     let mut next = position;
     let walk = batches(&bytes);
     for batch in walk.clone() {
         let Ok((place, meta)) = batch else { break };
         let batch = bytes.slice_ref(walk.slice(place, &meta));
+        let is_seen = isolation == Isolation::Committed
+            && !meta.is_control
+            && !aborted.contain(meta.base_offset, meta.producer_id);
+        if meta.is_control {
+            aborted.ended(meta.producer_id);
+        }
         for record in records(&batch).ok()?.filter_map(Result::ok) {
             if record.offset < next {
                 continue;
@@ -400,6 +463,9 @@ async fn fetch(client: &mut Client, partition: &TopicPartition, position: Offset
             let value = record.value.unwrap_or_default();
             let checks = client.network.checks.clone();
             checks.consumed(&client.network.trace, partition, record.offset, &value);
+            if is_seen {
+                checks.consumed_committed(&client.network.trace, partition, &value);
+            }
             next = record.offset + 1;
         }
     }

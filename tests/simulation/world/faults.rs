@@ -160,7 +160,7 @@ async fn one_fault(world: Arc<World>) {
 }
 
 fn clients(world: &World) -> impl Iterator<Item = Node> + use<> {
-    let count = 1 + world.plan.producers + world.plan.consumers;
+    let count = world.plan.clients();
     (1..=count).map(|number| FIRST_CLIENT + number)
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod clients;
 pub(crate) mod disk;
 pub(crate) mod faults;
 pub(crate) mod network;
+pub(crate) mod offsets;
 pub(crate) mod trace;
 pub(crate) mod transactions;
 pub(crate) mod zookeeper;
@@ -48,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) producers: Node,
     pub(crate) consumers: Node,
     pub(crate) transactional_producers: Node,
+    /// Clients that commit offsets, each of a group of its own.
+    pub(crate) groups: Node,
     /// How long things go wrong.
     pub(crate) trouble: Duration,
     /// Machines lose power; then every append is flushed, or acknowledged records could be lost.
@@ -94,7 +97,13 @@ impl Plan {
             session_timeout: Duration::from_secs(6),
             settings,
             transactional_producers: random.random_range(0..=2),
+            groups: random.random_range(0..=2),
         }
+    }
+
+    /// How many clients there are, with the one that creates the topic.
+    pub(crate) fn clients(&self) -> Node {
+        1 + self.producers + self.transactional_producers + self.consumers + self.groups
     }
 
     /// Three brokers to which nothing happens but what a story says.
@@ -106,6 +115,7 @@ impl Plan {
             producers: 2,
             consumers: 1,
             transactional_producers: 1,
+            groups: 1,
             loses_power: false,
             settings: Vec::new(),
             ..Self::of_seed(1)
@@ -259,6 +269,11 @@ impl World {
                 (self.plan.replicas - 1).max(1).to_string(),
             ),
             ("transaction.state.log.num.partitions", "2".to_owned()),
+            ("offsets.topic.num.partitions", "2".to_owned()),
+            (
+                "offsets.topic.replication.factor",
+                self.plan.replicas.to_string(),
+            ),
         ]
         .map(|(key, text)| (key.to_owned(), text))
         .into();
@@ -690,6 +705,11 @@ impl Load {
             let progress = Arc::new(Progress::default());
             let work = transactions::transact(world.client(), partitions.clone(), progress.clone());
             tokio::spawn(work);
+            producers.push(progress);
+        }
+        for _ in 0..plan.groups {
+            let progress = Arc::new(Progress::default());
+            tokio::spawn(offsets::commit(world.client(), TOPIC, progress.clone()));
             producers.push(progress);
         }
         for _ in 0..plan.consumers {

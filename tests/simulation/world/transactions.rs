@@ -86,6 +86,15 @@ impl Outcomes {
         ))
     }
 
+    /// Whether a record belongs to no transaction or to a committed one.
+    pub(crate) fn is_to_be_seen(&self, value: &Bytes) -> bool {
+        transaction_of(value).is_none_or(|transaction| {
+            self.ended
+                .get(&transaction)
+                .is_some_and(|is_commit| *is_commit)
+        })
+    }
+
     /// A transaction that has not ended everywhere.
     pub(crate) fn open(&self) -> Option<String> {
         let ((partition, producer_id), open) = self.open.first_key_value()?;
@@ -102,7 +111,7 @@ impl Outcomes {
 }
 
 /// Errors after which a transactional producer looks for the coordinator and asks again.
-fn is_passing(code: i16) -> bool {
+pub(crate) fn is_passing(code: i16) -> bool {
     let passing = [
         ResponseError::CoordinatorLoadInProgress,
         ResponseError::CoordinatorNotAvailable,
@@ -134,6 +143,8 @@ struct Producer {
     /// Of the next batch, by partition.
     sequences: BTreeMap<TopicPartition, i32>,
     coordinator: Option<Node>,
+    /// A request to the coordinator was given up, and may still arrive.
+    has_given_up: bool,
     transactions: u64,
     records: u64,
 }
@@ -152,6 +163,7 @@ pub(crate) async fn transact(
         identity: (-1, -1),
         sequences: BTreeMap::new(),
         coordinator: None,
+        has_given_up: false,
         transactions: 0,
         records: 0,
     };
@@ -188,7 +200,11 @@ impl Producer {
                 Ok(response) if !is_passing(code(&response)) => return response,
                 Ok(response) if code(&response) == ResponseError::ConcurrentTransactions.code() => {
                 }
-                Ok(_) | Err(_) => self.coordinator = None,
+                Ok(_) => self.coordinator = None,
+                Err(_) => {
+                    self.has_given_up = true;
+                    self.coordinator = None;
+                }
             }
             self.client.pause(100).await;
         }
@@ -314,18 +330,25 @@ impl Producer {
         }
     }
 
+    /// Ends the transaction. Up to transaction version 1 nothing in a request tells to which of a producer's transactions
+    /// it belongs, in Kafka as in ours (KIP-890): one that was given up and arrives late ends the next transaction. So
+    /// who has given one up takes a new epoch, which shuts out the old one's requests, before it begins another.
     async fn end(&mut self, transaction: Transaction, is_commit: bool) -> Result<(), ShutOut> {
         let request = EndTxnRequest::default()
             .with_transactional_id(self.id.clone())
             .with_producer_id(self.identity.0.into())
             .with_producer_epoch(self.identity.1)
             .with_committed(is_commit);
+        self.has_given_up = false;
         let answer = self.ask(2, &request, |answer| answer.error_code).await;
         self.judge("an end", answer.error_code)?;
         let network = &self.client.network;
         network
             .checks
             .transaction_told(&network.trace, transaction, is_commit);
+        if self.has_given_up {
+            return Err(ShutOut);
+        }
         Ok(())
     }
 
