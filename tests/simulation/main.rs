@@ -1,5 +1,6 @@
 //! Whole brokers in a simulated world: `cargo xtask sim`, and for `BARNABAS_SIM_SECONDS` in every test run.
 //!
+//! `BARNABAS_SIM_STEPS` ends it with the world in which so many events have happened, however fast the machine is.
 //! `BARNABAS_SIM_SEED` repeats one world; with `BARNABAS_SIM_TRACE` its events are printed as they
 //! happen, and with `BARNABAS_SIM_LOG=debug` what its brokers log.
 #![allow(
@@ -85,7 +86,8 @@ fn no_world_breaks_an_invariant() {
     let first = number("BARNABAS_SIM_FIRST").unwrap_or_else(new);
     let (start, mut events, mut seeds) = (Instant::now(), 0, 0);
     let mut simulated = Duration::ZERO;
-    while seconds == 0 || start.elapsed() < Duration::from_secs(seconds) {
+    let steps = number("BARNABAS_SIM_STEPS").unwrap_or(u64::MAX);
+    while events < steps && (seconds == 0 || start.elapsed() < Duration::from_secs(seconds)) {
         let seed = first + seeds;
         let outcome = run_seed(seed);
         events += outcome.events;

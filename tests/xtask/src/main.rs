@@ -52,6 +52,7 @@ cargo xtask <task>
              --seed N                         the seed that a failure has printed
   sim      whole brokers in a simulated world, with new seeds for ever
              --seconds N                      for so long
+             --steps N                        until so many events have happened
              --seed N                         the one world of this seed, which a failure has printed
              --trace                          with it: print all its events
              --log LEVEL                      with it: print what its brokers log

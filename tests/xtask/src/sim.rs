@@ -8,6 +8,7 @@ use crate::run::{cargo, check};
 pub(crate) fn sim(words: Vec<String>) -> Result<()> {
     let mut arguments = Arguments::new(words);
     let seconds = arguments.option::<u64>("--seconds")?.unwrap_or(0);
+    let steps = arguments.option::<u64>("--steps")?;
     let seed = arguments.option::<u64>("--seed")?;
     let trace = arguments.flag("--trace");
     let log = arguments.option::<String>("--log")?;
@@ -25,6 +26,9 @@ pub(crate) fn sim(words: Vec<String>) -> Result<()> {
         "--nocapture",
     ]);
     tests.env("BARNABAS_SIM_SECONDS", seconds.to_string());
+    if let Some(steps) = steps {
+        tests.env("BARNABAS_SIM_STEPS", steps.to_string());
+    }
     if let Some(seed) = seed {
         tests.env("BARNABAS_SIM_SEED", seed.to_string());
     }
