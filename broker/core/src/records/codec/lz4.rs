@@ -4,6 +4,7 @@
 //! (KAFKA-3160): there it is written wrong on purpose and not looked at when reading.
 
 use bytes::{Buf, Bytes};
+use lz4::block::CompressionMode;
 
 use super::broken;
 use super::xxh32::xxh32;
@@ -15,6 +16,8 @@ const FLAGS: u8 = 0x60;
 /// Blocks of at most 64 KiB.
 const BLOCK_DESCRIPTOR: u8 = 0x40;
 const BLOCK_SIZE: usize = 64 * 1024;
+/// Kafka's default, which stands for the fast compressor; all other levels are those of the slow one (KIP-390).
+pub(super) const DEFAULT_LEVEL: i32 = 9;
 /// Set in a block's size if the block is stored as it is.
 const STORED: u32 = 0x8000_0000;
 
@@ -133,10 +136,11 @@ fn header_checksum(covered: &[u8]) -> u8 {
 pub(super) struct Writer {
     out: Vec<u8>,
     pending: Vec<u8>,
+    level: i32,
 }
 
 impl Writer {
-    pub(super) fn new(mut out: Vec<u8>, correct_checksum: bool) -> Self {
+    pub(super) fn new(mut out: Vec<u8>, correct_checksum: bool, level: i32) -> Self {
         let start = out.len();
         out.extend_from_slice(&MAGIC.to_le_bytes());
         out.extend_from_slice(&[FLAGS, BLOCK_DESCRIPTOR]);
@@ -145,6 +149,7 @@ impl Writer {
         Self {
             out,
             pending: Vec::new(),
+            level,
         }
     }
 
@@ -172,13 +177,19 @@ impl Writer {
     }
 
     fn write_block(&mut self) {
+        const PROOF: &str = "the output has the maximal compressed length";
         let start = self.out.len();
         self.out.resize(
             start + 4 + lz4_flex::block::get_maximum_output_size(self.pending.len()),
             0,
         );
-        let size = lz4_flex::block::compress_into(&self.pending, &mut self.out[start + 4..])
-            .expect("the output has the maximal compressed length");
+        let out = &mut self.out[start + 4..];
+        let size = if self.level == DEFAULT_LEVEL {
+            lz4_flex::block::compress_into(&self.pending, out).expect(PROOF)
+        } else {
+            let mode = CompressionMode::HIGHCOMPRESSION(self.level);
+            lz4::block::compress_to_buffer(&self.pending, Some(mode), false, out).expect(PROOF)
+        };
         self.out.truncate(start + 4 + size);
         let mut size_field = size as u32;
         if size >= self.pending.len() {

@@ -22,8 +22,7 @@ pub const DECOMPRESSED_BYTES_MAX: usize = 1 << 30;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codec {
     pub compression: Compression,
-    /// The codec's own scale, within its bounds. Only gzip and zstd heed it: lz4 is always written
-    /// with the fast compressor (which is Kafka's choice for its default 9, too).
+    /// The codec's own scale, within its bounds; without meaning for snappy.
     pub level: i32,
 }
 
@@ -33,7 +32,7 @@ impl Codec {
         let level = match compression {
             Compression::None | Compression::Snappy => 0,
             Compression::Gzip => -1,
-            Compression::Lz4 => 9,
+            Compression::Lz4 => lz4::DEFAULT_LEVEL,
             Compression::Zstd => 3,
         };
         Self { compression, level }
@@ -200,7 +199,7 @@ impl Encoder {
                 ))
             }
             Compression::Snappy => EncoderStream::Snappy(Box::new(snappy::Writer::new(out))),
-            Compression::Lz4 => EncoderStream::Lz4(lz4::Writer::new(out, magic > 0)),
+            Compression::Lz4 => EncoderStream::Lz4(lz4::Writer::new(out, magic > 0, codec.level)),
             Compression::Zstd => EncoderStream::Zstd(
                 ::zstd::stream::write::Encoder::new(out, codec.level)
                     .expect("a compression context needs only memory"),
@@ -290,6 +289,50 @@ mod tests {
                     assert!(back == bytes, "{compression:?} {len} {magic}");
                 }
             }
+        }
+    }
+
+    /// Levels of lz4 go up to 17 in Kafka, of which the last five are one in the library.
+    #[test]
+    fn levels_trade_time_for_size_in_every_codec_that_has_them() {
+        let words = [
+            "partition",
+            "leader",
+            "epoch",
+            "offset",
+            "replica",
+            "record",
+            "batch",
+            "broker",
+        ];
+        let mut state = 1_u32;
+        let mut text = String::new();
+        while text.len() < 100_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            text += words[(state >> 24) as usize % words.len()];
+            text += ["-", " ", "=1;", "\n"][(state >> 16) as usize % 4];
+        }
+        let scales = [
+            (Compression::Gzip, vec![1, 6, 9]),
+            (Compression::Zstd, vec![-20, 1, 19]),
+            // 9 stands for the fast compressor.
+            (Compression::Lz4, vec![9, 1, 3, 17]),
+        ];
+        for (compression, levels) in scales {
+            let sizes: Vec<usize> = levels
+                .into_iter()
+                .map(|level| {
+                    let data = compress(Codec { compression, level }, 2, text.as_bytes());
+                    let size = data.len();
+                    let back = decompress(compression, 2, data.into(), text.len()).unwrap();
+                    assert!(back == text.as_bytes(), "{compression:?} {level}");
+                    size
+                })
+                .collect();
+            assert!(
+                sizes.windows(2).all(|pair| pair[0] > pair[1]),
+                "{compression:?} {sizes:?}"
+            );
         }
     }
 
