@@ -113,6 +113,57 @@ fn a_broker_that_refuses_but_lives_registers_again() {
 }
 
 #[test]
+fn a_reset_proves_nothing() {
+    tell(Plan::quiet(), |world| async move {
+        let controller = world.controller().unwrap();
+        let victim = world.nodes().find(|node| *node != controller).unwrap();
+        let registered = world.registration_epoch(victim);
+        for _ in 0..5 {
+            for node in world.nodes() {
+                world.network.reset(node, victim);
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(world.registration_epoch(victim), registered);
+    });
+}
+
+#[test]
+fn a_follower_that_is_cut_off_holds_nobody_up_for_longer_than_its_lag_may_be() {
+    let lag = Duration::from_secs(4);
+    let setting = ("replica.lag.time.max.ms", lag.as_millis());
+    let plan = Plan {
+        partitions: 1,
+        transactional_producers: 0,
+        groups: 0,
+        members: 0,
+        settings: vec![(setting.0.to_owned(), setting.1.to_string())],
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        let partition = world.topic_partitions().remove(0);
+        let busy = [world.controller(), leader(&world, &partition)];
+        // It stays registered, so that nobody but the leader can take it out of the ISR.
+        let victim = world.nodes().find(|node| !busy.contains(&Some(*node)));
+        let victim = victim.unwrap();
+        for node in world.nodes().filter(|node| *node != victim) {
+            world.network.block(victim, node);
+            world.network.block(node, victim);
+        }
+        sleep(lag * 2).await;
+        assert!(world.is_registered(victim));
+        let end = world.checks.committed_end(&partition);
+        let patience = Duration::from_secs(5);
+        world
+            .wait_until_well("WritesGoOn", patience, || {
+                let goes_on = world.checks.committed_end(&partition) > end;
+                (!goes_on).then(|| format!("{partition} stays at {end}"))
+            })
+            .await;
+    });
+}
+
+#[test]
 fn the_controller_dies_with_what_it_had_begun() {
     for delay_ms in [0, 3, 10, 40, 200] {
         tell(Plan::quiet(), |world| async move {
@@ -151,6 +202,48 @@ fn sessions_of_all_brokers_expire_again_and_again() {
                 sleep(Duration::from_millis(round * 40)).await;
             }
             sleep(Duration::from_secs(1)).await;
+        }
+    });
+}
+
+/// The members of a group find each other, and what they have committed, whoever dies.
+#[test]
+fn members_lose_no_commit_whoever_dies() {
+    let plan = Plan {
+        producers: 1,
+        consumers: 0,
+        transactional_producers: 0,
+        groups: 0,
+        members: 4,
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        for round in 0..6 {
+            let victim = world.random_node();
+            world.kill(victim);
+            sleep(Duration::from_millis(300 + 370 * round)).await;
+            world.start(victim);
+            sleep(Duration::from_millis(3_000 + world.random_below(3_000))).await;
+        }
+    });
+}
+
+/// A topic that is deleted while a replica is away is gone when that comes back, and so is nothing of the next one.
+#[test]
+fn what_is_deleted_while_brokers_are_away_is_gone_when_they_return() {
+    let plan = Plan {
+        producers: 1,
+        members: 0,
+        deletes_topics: true,
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        for round in 0..5 {
+            let victim = world.random_node();
+            world.kill(victim);
+            sleep(Duration::from_millis(400 + 1_300 * round)).await;
+            world.start(victim);
+            sleep(Duration::from_millis(1_000 + world.random_below(3_000))).await;
         }
     });
 }

@@ -7,10 +7,13 @@
 //! | `ReplicasAgreeBelowHighWatermark` | what stands below a high watermark is the same on every replica, for ever |
 //! | `LeadersHaveWhatIsCommitted` | who leads has everything that was committed in earlier epochs |
 //! | `AcknowledgedRecordsSurvive` | what was acknowledged for acks=all is committed, where the producer was told |
+//! | `AcknowledgedRecordsHaveCopies` | what is acknowledged for acks=all is on as many brokers as `min.insync.replicas` asks for |
 //! | `NoDuplicatesNoReordering` | what an idempotent producer sent is committed once, in its order |
 //! | `TransactionsAreAllOrNothing` | a transaction ends alike in all its partitions, and as its producer is told |
 //! | `ReadersOfCommittedSeeNothingElse` | what such a consumer is given belongs to no transaction that is open or aborted |
 //! | `CommittedOffsetsStay` | a group is told the offset that it committed last |
+//! | `PartitionsHaveOneOwner` | no two members of a group are given the same partition in one generation |
+//! | `DeletedRecordsStayDeleted` | a topic that was created anew has nothing of the one that had its name |
 //! | `IsrSubsetOfAssignment` | in ZooKeeper the leader is in the ISR, and the ISR among the replicas |
 //! | `ZnodesAreWellFormed` | what brokers write to ZooKeeper can be read |
 //! | `NothingPanics` | a broken invariant within a broker is noticed |
@@ -28,6 +31,8 @@ use barnabas_core::records::{ControlRecord, batches, records};
 use barnabas_core::znodes::{ControllerSeat, PartitionState, TopicAssignment};
 use bytes::Bytes;
 
+use super::deletions::{Recreations, topic_is_recreated};
+use super::members::Memberships;
 use super::network::Node;
 use super::trace::Trace;
 use super::transactions::{Outcomes, Transaction};
@@ -74,12 +79,16 @@ struct State {
     brokers: BTreeMap<Node, Arc<Broker>>,
     truths: BTreeMap<TopicPartition, Truth>,
     outcomes: Outcomes,
+    memberships: Memberships,
+    recreations: Recreations,
     seen: BTreeMap<(Node, TopicPartition), Seen>,
+    /// Where each log ended when it was looked at last, whether or not its broker lives.
+    held: BTreeMap<TopicPartition, BTreeMap<Node, Offset>>,
 }
 
 /// The invariants of one world.
-#[derive(Default)]
 pub(crate) struct Checks {
+    min_insync_replicas: usize,
     state: Mutex<State>,
 }
 
@@ -94,6 +103,13 @@ fn number_of(value: &Bytes) -> Option<u64> {
 }
 
 impl Checks {
+    pub(crate) fn new(min_insync_replicas: usize) -> Self {
+        Self {
+            min_insync_replicas,
+            state: Mutex::default(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,6 +133,15 @@ impl Checks {
         value: Bytes,
     ) {
         let mut state = self.state();
+        let held = state.held.get(partition).into_iter().flatten();
+        let copies = held.filter(|(_, end)| **end > offset).count();
+        if copies < self.min_insync_replicas {
+            drop(state);
+            trace.violated(&format!(
+                "AcknowledgedRecordsHaveCopies: {partition} {offset} is on {copies} brokers"
+            ));
+            return;
+        }
         let truth = state.truths.entry(partition.clone()).or_default();
         match truth.committed.get(&offset) {
             Some(entry) if entry.value != value => {
@@ -144,6 +169,16 @@ impl Checks {
         if let Err(violation) = told {
             trace.violated(&violation);
         }
+    }
+
+    /// What members of the group were told.
+    pub(crate) fn memberships<T>(&self, look: impl FnOnce(&mut Memberships) -> T) -> T {
+        look(&mut self.state().memberships)
+    }
+
+    /// What was written to the topic that is deleted and created anew.
+    pub(crate) fn recreations<T>(&self, look: impl FnOnce(&mut Recreations) -> T) -> T {
+        look(&mut self.state().recreations)
     }
 
     /// A transaction that has not ended everywhere, if there is one.
@@ -219,15 +254,20 @@ impl Checks {
             brokers,
             truths,
             outcomes,
+            recreations,
             seen,
+            held,
+            ..
         } = &mut *state;
         for (node, broker) in brokers {
             for partition in broker.replicas.partitions() {
-                let name = &partition.topic_partition;
                 let view = partition.view();
                 let Some(log) = view.log.as_ref().filter(|_| view.closed.is_none()) else {
                     continue;
                 };
+                let name = &incarnation(&partition.topic_partition, log);
+                let ends = held.entry(name.clone()).or_default();
+                ends.insert(*node, log.log_end_offset());
                 let look = Look {
                     node: *node,
                     partition: name,
@@ -238,7 +278,8 @@ impl Checks {
                 };
                 let truth = truths.entry(name.clone()).or_default();
                 let seen = seen.entry((*node, name.clone())).or_default();
-                if let Err(violation) = look.check(truth, outcomes, seen) {
+                let known = (&mut *outcomes, &mut *recreations);
+                if let Err(violation) = look.check(truth, known, seen) {
                     violations.push(violation);
                 }
             }
@@ -327,7 +368,9 @@ impl Checks {
         }
         let mut state = self.state();
         let truth = state.truths.entry(partition.clone()).or_default();
-        if let Some(before) = &truth.znode {
+        // Of a topic that was created anew the epochs begin anew.
+        let is_first = topic_is_recreated(&partition.topic) && leadership.partition_epoch == 0;
+        if let Some(before) = truth.znode.as_ref().filter(|_| !is_first) {
             let falls = leadership.leader_epoch < before.leader_epoch
                 || leadership.controller_epoch < before.controller_epoch;
             let changes_leader = leadership.leader_epoch == before.leader_epoch
@@ -341,6 +384,15 @@ impl Checks {
         truth.znode = Some(leadership);
         Ok(())
     }
+}
+
+/// What a log is compared as: topics that bear the same name one after the other have nothing in common.
+fn incarnation(partition: &TopicPartition, log: &PartitionLog) -> TopicPartition {
+    if !topic_is_recreated(&partition.topic) {
+        return partition.clone();
+    }
+    let topic = format!("{}@{:?}", partition.topic, log.topic_id());
+    TopicPartition::new(&*topic, partition.partition)
 }
 
 /// A replica at this moment.
@@ -357,7 +409,7 @@ impl Look<'_> {
     fn check(
         &self,
         truth: &mut Truth,
-        outcomes: &mut Outcomes,
+        known: (&mut Outcomes, &mut Recreations),
         seen: &mut Seen,
     ) -> Result<(), String> {
         let Self {
@@ -407,7 +459,7 @@ impl Look<'_> {
         let end = log_end_offset.min(*high_watermark);
         if seen.compared < end {
             let from = seen.compared.max(self.log.log_start_offset());
-            self.compare(from, end, truth, outcomes)?;
+            self.compare(from, end, truth, known)?;
             seen.compared = end;
         }
         Ok(())
@@ -419,7 +471,7 @@ impl Look<'_> {
         from: Offset,
         end: Offset,
         truth: &mut Truth,
-        outcomes: &mut Outcomes,
+        (outcomes, recreations): (&mut Outcomes, &mut Recreations),
     ) -> Result<(), String> {
         let (node, partition) = (self.node, self.partition);
         let unreadable = |error: &dyn std::fmt::Display| {
@@ -464,6 +516,7 @@ impl Look<'_> {
                     if !self.commit(record.offset, entry, truth)? {
                         continue;
                     }
+                    recreations.committed(&partition.topic, &value)?;
                     match marker {
                         Some(ControlRecord::Commit { .. }) => {
                             outcomes.marker(partition, producer_id, true)?;

@@ -152,6 +152,18 @@ impl Client {
         }
     }
 
+    /// The leader as the last metadata named it.
+    pub(crate) fn known_leader(&self, partition: &TopicPartition) -> Option<Node> {
+        let (leader, _) = self.leaders.get(partition)?;
+        (*leader >= 0).then_some(*leader)
+    }
+
+    /// A topic is deleted; what is created under its name is another.
+    pub(crate) fn forget(&mut self, topic: &str) {
+        self.leaders
+            .retain(|partition, _| *partition.topic != *topic);
+    }
+
     pub(crate) async fn leader(&mut self, partition: &TopicPartition) -> (Node, i32) {
         loop {
             match self.leaders.get(partition) {

@@ -3,8 +3,11 @@
 
 pub(crate) mod checks;
 pub(crate) mod clients;
+mod deletions;
 pub(crate) mod disk;
 pub(crate) mod faults;
+mod load;
+mod members;
 pub(crate) mod network;
 pub(crate) mod offsets;
 pub(crate) mod trace;
@@ -13,7 +16,6 @@ pub(crate) mod zookeeper;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,15 +28,16 @@ use barnabas_broker::zookeeper::memory::{MemoryEnsemble, MemoryZooKeeper};
 use barnabas_broker::zookeeper::{Coordination as _, Operation};
 use barnabas_core::config::BrokerConfig;
 use barnabas_core::control::Leadership;
-use barnabas_core::ids::{BrokerId, Offset, TopicPartition};
+use barnabas_core::ids::{BrokerId, TopicPartition};
 use barnabas_core::znodes::{BrokerRegistration, ControllerSeat, PartitionState, TopicAssignment};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
 use self::checks::Checks;
-use self::clients::{Client, Progress};
+use self::clients::Client;
 use self::disk::Disk;
+pub(crate) use self::load::Load;
 use self::network::{FIRST_CLIENT, Network, Node, PORT, host_name};
 use self::trace::Trace;
 use self::zookeeper::ZooKeeperClient;
@@ -51,6 +54,10 @@ pub(crate) struct Plan {
     pub(crate) transactional_producers: Node,
     /// Clients that commit offsets, each of a group of its own.
     pub(crate) groups: Node,
+    /// Members of one group that share the partitions.
+    pub(crate) members: Node,
+    /// A client creates a topic and deletes it, again and again.
+    pub(crate) deletes_topics: bool,
     /// How long things go wrong.
     pub(crate) trouble: Duration,
     /// Machines lose power; then every append is flushed, or acknowledged records could be lost.
@@ -98,12 +105,21 @@ impl Plan {
             settings,
             transactional_producers: random.random_range(0..=2),
             groups: random.random_range(0..=2),
+            members: random.random_range(0..=3),
+            deletes_topics: random.random_bool(0.4),
         }
+    }
+
+    /// `min.insync.replicas` of all topics.
+    fn min_insync_replicas(&self) -> usize {
+        usize::try_from(self.replicas - 1).unwrap_or(0).max(1)
     }
 
     /// How many clients there are, with the one that creates the topic.
     pub(crate) fn clients(&self) -> Node {
-        1 + self.producers + self.transactional_producers + self.consumers + self.groups
+        let groups = self.groups + self.members;
+        let producers = self.producers + self.transactional_producers;
+        1 + producers + self.consumers + groups + Node::from(self.deletes_topics)
     }
 
     /// Three brokers to which nothing happens but what a story says.
@@ -116,6 +132,8 @@ impl Plan {
             consumers: 1,
             transactional_producers: 1,
             groups: 1,
+            members: 2,
+            deletes_topics: false,
             loses_power: false,
             settings: Vec::new(),
             ..Self::of_seed(1)
@@ -201,7 +219,7 @@ impl World {
     fn new(plan: Plan, is_loud: bool) -> Arc<Self> {
         let mut random = StdRng::seed_from_u64(plan.seed ^ 0x5eed);
         let trace = Trace::new(is_loud);
-        let checks = Arc::new(Checks::default());
+        let checks = Arc::new(Checks::new(plan.min_insync_replicas()));
         let network = Network::new(random.random(), &trace, &checks);
         let machines = (1..=plan.brokers).map(|node| {
             let memory = Memory::new();
@@ -257,7 +275,7 @@ impl World {
             ("log.index.size.max.bytes", "4096".to_owned()),
             (
                 "min.insync.replicas",
-                (self.plan.replicas - 1).max(1).to_string(),
+                self.plan.min_insync_replicas().to_string(),
             ),
             ("auto.create.topics.enable", "false".to_owned()),
             (
@@ -266,10 +284,13 @@ impl World {
             ),
             (
                 "transaction.state.log.min.isr",
-                (self.plan.replicas - 1).max(1).to_string(),
+                self.plan.min_insync_replicas().to_string(),
             ),
             ("transaction.state.log.num.partitions", "2".to_owned()),
             ("offsets.topic.num.partitions", "2".to_owned()),
+            ("group.min.session.timeout.ms", "1000".to_owned()),
+            ("group.initial.rebalance.delay.ms", "300".to_owned()),
+            ("log.segment.delete.delay.ms", "1000".to_owned()),
             (
                 "offsets.topic.replication.factor",
                 self.plan.replicas.to_string(),
@@ -579,6 +600,12 @@ impl World {
         self.ensemble.node(&path).is_some()
     }
 
+    /// By what a registration differs from those before and after it.
+    pub(crate) fn registration_epoch(&self, node: Node) -> Option<i64> {
+        let path = BrokerRegistration::path(BrokerId(node));
+        self.ensemble.node(&path).map(|(_, stat)| stat.czxid)
+    }
+
     /// The brokers that a partition is assigned to, none while it is being moved.
     fn assignment(&self, partition: &TopicPartition) -> Option<Vec<BrokerId>> {
         let (data, _) = self
@@ -668,157 +695,11 @@ impl World {
     }
 }
 
+/// The topic that is there all the time.
+const TOPIC: &str = "t";
+
 fn log_dir(node: Node) -> String {
     format!("/machine{node}/logs")
-}
-
-const TOPIC: &str = "t";
-/// In simulated time: what a healed cluster may take until all is well.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The clients of a world, at work.
-pub(crate) struct Load {
-    pub(crate) partitions: Vec<TopicPartition>,
-    producers: Vec<Arc<Progress>>,
-    consumers: Vec<Arc<Progress>>,
-    positions: Vec<Arc<Mutex<BTreeMap<TopicPartition, Offset>>>>,
-    probe: Client,
-}
-
-impl Load {
-    /// Creates the topic and lets clients write and read.
-    pub(crate) async fn start(world: &Arc<World>) -> Self {
-        let plan = &world.plan;
-        let mut probe = world.client();
-        probe
-            .create_topic(TOPIC, plan.partitions, plan.replicas)
-            .await;
-        let partitions = world.topic_partitions();
-        let (mut producers, mut consumers, mut positions) = (vec![], vec![], vec![]);
-        for _ in 0..plan.producers {
-            let progress = Arc::new(Progress::default());
-            let work = clients::produce(world.client(), partitions.clone(), progress.clone());
-            tokio::spawn(work);
-            producers.push(progress);
-        }
-        for _ in 0..plan.transactional_producers {
-            let progress = Arc::new(Progress::default());
-            let work = transactions::transact(world.client(), partitions.clone(), progress.clone());
-            tokio::spawn(work);
-            producers.push(progress);
-        }
-        for _ in 0..plan.groups {
-            let progress = Arc::new(Progress::default());
-            tokio::spawn(offsets::commit(world.client(), TOPIC, progress.clone()));
-            producers.push(progress);
-        }
-        for _ in 0..plan.consumers {
-            let progress = Arc::new(Progress::default());
-            let at = Arc::new(Mutex::default());
-            let work = clients::consume(
-                world.client(),
-                partitions.clone(),
-                Arc::clone(&at),
-                progress.clone(),
-            );
-            tokio::spawn(work);
-            consumers.push(progress);
-            positions.push(at);
-        }
-        Self {
-            partitions,
-            producers,
-            consumers,
-            positions,
-            probe,
-        }
-    }
-
-    /// All is healed: requires that all is well before long.
-    pub(crate) async fn require_liveness(mut self, world: &Arc<World>) {
-        world.trace.note("everything is healed");
-        let partitions = self.partitions.clone();
-        world
-            .wait_until_well("AllInSync", PATIENCE, || {
-                world.look_after_processes();
-                world.ailment(&partitions)
-            })
-            .await;
-        let steps = |progress: &Arc<Progress>| progress.steps.load(Ordering::SeqCst);
-        let before: Vec<u64> = self.producers.iter().map(steps).collect();
-        world
-            .wait_until_well("WritesAreAcknowledged", PATIENCE, || {
-                let stuck = self.producers.iter().zip(&before);
-                let stuck = stuck
-                    .filter(|(progress, before)| steps(progress) < *before + 5)
-                    .count();
-                (stuck > 0).then(|| format!("{stuck} producers wait"))
-            })
-            .await;
-        for progress in &self.producers {
-            progress.is_to_stop.store(true, Ordering::SeqCst);
-        }
-        world
-            .wait_until_well("WritesAreAcknowledged", PATIENCE, || {
-                let stopped =
-                    |progress: &Arc<Progress>| progress.has_stopped.load(Ordering::SeqCst);
-                (!self.producers.iter().all(stopped)).then(|| "a producer waits".to_owned())
-            })
-            .await;
-        world
-            .wait_until_well("TransactionsEnd", PATIENCE, || {
-                world.checks.open_transaction()
-            })
-            .await;
-        world
-            .wait_until_well("ReplicasAgree", PATIENCE, || {
-                let uncommitted = world.checks.uncommitted();
-                if let Some(first) = uncommitted.first() {
-                    return Some(format!("{first:?} is acknowledged and not committed"));
-                }
-                partitions
-                    .iter()
-                    .find_map(|partition| world.difference(partition))
-            })
-            .await;
-        world
-            .wait_until_well("EverythingIsConsumed", PATIENCE, || self.behind(world))
-            .await;
-        for progress in &self.consumers {
-            progress.is_to_stop.store(true, Ordering::SeqCst);
-        }
-        for partition in &partitions {
-            let end = world.checks.committed_end(partition);
-            let deadline = Instant::now() + PATIENCE;
-            loop {
-                let latest = clients::latest_offset(&mut self.probe, partition).await;
-                if latest == Some(end) {
-                    break;
-                }
-                if Instant::now() > deadline {
-                    world.trace.violated(&format!(
-                        "OffsetsAreReadable: {partition} has latest offset {latest:?}, not {end}"
-                    ));
-                    return;
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-
-    fn behind(&self, world: &World) -> Option<String> {
-        for positions in &self.positions {
-            let positions = positions.lock().unwrap_or_else(PoisonError::into_inner);
-            for partition in &self.partitions {
-                let end = world.checks.committed_end(partition);
-                let at = positions.get(partition).copied().unwrap_or(0);
-                if at < end {
-                    return Some(format!("a consumer of {partition} is at {at} of {end}"));
-                }
-            }
-        }
-        None
-    }
 }
 
 /// Makes all machines start, in an order and at times that chance says.
