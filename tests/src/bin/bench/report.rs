@@ -200,8 +200,12 @@ impl Report {
     /// One row a figure: Kafka, ours, ours divided by Kafka's.
     pub(crate) fn table(&self) -> String {
         let mut table = format!(
-            "{:<62} {:>10} {:>10} {:>7}\n",
-            "", "Kafka", "Barnabas", "ratio"
+            "{}\n{:<62} {:>10} {:>10} {:>7}\n",
+            machine(),
+            "",
+            "Kafka",
+            "Barnabas",
+            "ratio"
         );
         for (figure, kafka, ours) in self.rows() {
             let _ = writeln!(
@@ -228,7 +232,7 @@ impl Report {
                 })
             })
             .collect();
-        json!(rows).to_string()
+        json!({ "machine": machine(), "rows": rows }).to_string()
     }
 
     fn rows(&self) -> impl Iterator<Item = (Figure, f64, f64)> {
@@ -236,6 +240,18 @@ impl Report {
             Some((*figure, median(kafka), median(self.barnabas.get(figure)?)))
         })
     }
+}
+
+/// What the figures depend on besides the brokers. BBR paces even what stays on the machine, with a
+/// timer for every few packets: consuming costs a broker two or three times as much in some rounds.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{cores} cores, Linux {}, TCP congestion control {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/sys/net/ipv4/tcp_congestion_control").trim()
+    )
 }
 
 fn median(values: &[f64]) -> f64 {
