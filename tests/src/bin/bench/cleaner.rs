@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use barnabas_core::records::{BatchBuilder, Compression};
-use barnabas_tests::broker::{BrokerKind, BrokerOptions};
+use barnabas_tests::broker::BrokerKind;
 use barnabas_tests::wait;
 use barnabas_tests::wire::WireClient;
 use barnabas_tests::zookeeper_server::ZooKeeperServer;
@@ -20,7 +20,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use crate::report::Figure;
-use crate::stages::{GIB, JAVA_OPTIONS, MIB, Sizes, cost};
+use crate::stages::{GIB, MIB, Sizes, cost, one_broker};
 
 const TOPIC: &str = "dirty";
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -39,12 +39,9 @@ pub(crate) fn run(
 ) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let zookeeper = ZooKeeperServer::start()?;
-    let options = BrokerOptions::new(&directory.path().join("broker"), &zookeeper.connect());
-    let mut options = options
-        .of_kind(kind)
+    let options = one_broker(kind, directory.path(), &zookeeper)
         .with("log.cleaner.backoff.ms", 100)
         .with("log.cleaner.threads", 1);
-    options.java_options = JAVA_OPTIONS.map(str::to_owned).to_vec();
     let mut broker = options.start()?;
     let mut client = WireClient::connect(&broker.address())?;
     // Warm up on a log of its own, or the first second of a virtual machine is what is measured.

@@ -22,7 +22,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use crate::report::{Figure, Rows};
-use crate::stages::{JAVA_OPTIONS, Sizes, cost, wait_for_registration_to_go};
+use crate::stages::{Sizes, cost, one_broker, wait_for_registration_to_go};
 
 /// Answers after which a member joins again, and after which anybody asks again.
 const REBALANCE_IN_PROGRESS: i16 = 27;
@@ -44,12 +44,8 @@ pub(crate) fn run(
 ) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let zookeeper = ZooKeeperServer::start()?;
-    let options = BrokerOptions::new(&directory.path().join("broker"), &zookeeper.connect());
-    let mut options = options
-        .of_kind(kind)
-        .with("log.retention.check.interval.ms", 3_600_000)
-        .with("group.initial.rebalance.delay.ms", 0);
-    options.java_options = JAVA_OPTIONS.map(str::to_owned).to_vec();
+    let options =
+        one_broker(kind, directory.path(), &zookeeper).with("group.initial.rebalance.delay.ms", 0);
     let mut broker = options.start()?;
     let address = options.address();
     if rows.want(&[Figure::JoinStorm]) {

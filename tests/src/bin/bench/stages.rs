@@ -1,6 +1,7 @@
 //! What one broker is put through in one round.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -90,6 +91,20 @@ impl Sizes {
     }
 }
 
+/// A broker in `directory` that is measured: nothing runs at times of its own.
+pub(crate) fn one_broker(
+    kind: BrokerKind,
+    directory: &Path,
+    zookeeper: &ZooKeeperServer,
+) -> BrokerOptions {
+    let options = BrokerOptions::new(&directory.join("broker"), &zookeeper.connect());
+    let mut options = options
+        .of_kind(kind)
+        .with("log.retention.check.interval.ms", 3_600_000);
+    options.java_options = JAVA_OPTIONS.map(str::to_owned).to_vec();
+    options
+}
+
 /// Starts a broker of `kind` on nothing, loads it stage by stage, and reports every figure to `note`.
 pub(crate) fn run(
     kind: BrokerKind,
@@ -102,12 +117,7 @@ pub(crate) fn run(
     };
     let directory = tempfile::tempdir()?;
     let zookeeper = ZooKeeperServer::start()?;
-    let options = BrokerOptions::new(&directory.path().join("broker"), &zookeeper.connect());
-    let mut options = options
-        .of_kind(kind)
-        .with("log.retention.check.interval.ms", 3_600_000);
-    options.java_options = JAVA_OPTIONS.map(str::to_owned).to_vec();
-
+    let options = one_broker(kind, directory.path(), &zookeeper);
     let start = Instant::now();
     let mut broker = options.start()?;
     note(Start, start.elapsed().as_secs_f64());
