@@ -1,5 +1,7 @@
 //! Transactions whose coordinators die or move: what was decided is what readers of committed records see.
 
+mod states;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -23,6 +25,9 @@ use crate::tools::{kafka_tool, require};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const TOPIC: &str = "data";
+/// Each partition is on one broker alone; their numbers count from [`LONELY_FROM`].
+const LONELY: &str = "lonely";
+const LONELY_FROM: i32 = 100;
 
 /// Answers that mean: look for the coordinator and ask again.
 const ASK_AGAIN: [i16; 4] = [14, 15, 16, 51];
@@ -31,6 +36,15 @@ const PRODUCER_FENCED: i16 = 90;
 
 fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
+}
+
+/// The topic that a number stands for, and its own number of the partition.
+fn place(partition: i32) -> (&'static str, i32) {
+    if partition < LONELY_FROM {
+        (TOPIC, partition)
+    } else {
+        (LONELY, partition - LONELY_FROM)
+    }
 }
 
 /// A transactional producer, one request at a time.
@@ -108,8 +122,9 @@ impl Producer {
     }
 
     fn add(&self, partition: i32) -> i16 {
+        let (topic, partition) = place(partition);
         let topic = AddPartitionsToTxnTopic::default()
-            .with_name(TopicName(text(TOPIC)))
+            .with_name(TopicName(text(topic)))
             .with_partitions(vec![partition]);
         let request = AddPartitionsToTxnRequest::default()
             .with_v3_and_below_transactional_id(self.transactional_id())
@@ -150,11 +165,12 @@ impl Producer {
             let (key, value) = (key.map(str::as_bytes), value.map(str::as_bytes));
             batch.push(1_700_000_000_000, key, value, &[]);
         }
+        let (topic, partition) = place(partition);
         let partition = PartitionProduceData::default()
             .with_index(partition)
             .with_records(Some(batch.build()));
         let topic = TopicProduceData::default()
-            .with_name(TopicName(text(TOPIC)))
+            .with_name(TopicName(text(topic)))
             .with_partition_data(vec![partition]);
         let request = ProduceRequest::default()
             .with_transactional_id(Some(self.transactional_id()))
@@ -201,8 +217,12 @@ impl Producer {
 
     /// What readers of committed records see, in the order of partitions.
     fn committed(&self) -> Vec<String> {
+        self.committed_in(TOPIC)
+    }
+
+    fn committed_in(&self, topic: &str) -> Vec<String> {
         let brokers = self.brokers.join(",");
-        let arguments = ["-C", "-t", TOPIC, "-o", "beginning", "-e", "-q"];
+        let arguments = ["-C", "-t", topic, "-o", "beginning", "-e", "-q"];
         let isolation = ["-X", "isolation.level=read_committed"];
         let printed = kcat_prints(&brokers, &[&arguments[..], &isolation].concat(), "");
         let mut lines: Vec<String> = printed.lines().map(str::to_owned).collect();
@@ -212,8 +232,12 @@ impl Producer {
 }
 
 fn data_topic(cluster: &Cluster, assignment: &[&[i32]]) {
+    topic(cluster, TOPIC, assignment);
+}
+
+fn topic(cluster: &Cluster, name: &str, assignment: &[&[i32]]) {
     let plan = TopicPlan {
-        name: TOPIC.to_owned(),
+        name: name.to_owned(),
         assignment: assignment
             .iter()
             .map(|replicas| replicas.to_vec())
