@@ -57,7 +57,7 @@ impl RemoteTargets for NetworkTargets {
         Arc::new(NetworkTarget {
             id: broker.id,
             versions: ControlVersions::of(&config.inter_broker_protocol_version),
-            timeout: Duration::from_millis(config.request_timeout_ms.max(0) as u64),
+            timeout: Duration::from_millis(config.controller_socket_timeout_ms.max(0) as u64),
             encoder: self.encoder.clone(),
             peer: Mutex::new(Peer::new(self.network.clone(), address, client_id)),
         })

@@ -33,7 +33,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new("controlled.shutdown.enable", Kind::Boolean, Some("true"))
         .doc("Whether a stopping broker hands its leaders to others first."),
     Setting::new("controller.socket.timeout.ms", Kind::Int, Some("30000"))
-        .not_yet()
         .doc("How long the controller waits for a broker's answer."),
     Setting::new("default.replication.factor", Kind::Int, Some("1"))
         .doc("Replicas of topics that are created automatically or without a number."),
