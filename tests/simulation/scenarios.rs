@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use barnabas_core::ids::TopicPartition;
+use barnabas_core::ids::{BrokerId, TopicPartition};
 use tokio::time::sleep;
 
 use super::world::network::Node;
@@ -178,6 +178,93 @@ fn the_controller_dies_with_what_it_had_begun() {
             world.start(controller);
         });
     }
+}
+
+/// A follower that returns hears its leader late, and the moment it counts as in sync all others die.
+#[test]
+fn who_joins_the_isr_has_all_that_is_committed() {
+    let setting = ("replica.lag.time.max.ms", "1500");
+    let plan = Plan {
+        partitions: 1,
+        producers: 4,
+        transactional_producers: 0,
+        groups: 0,
+        members: 0,
+        settings: vec![(setting.0.to_owned(), setting.1.to_owned())],
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        let partition = world.topic_partitions().remove(0);
+        for round in 0..5 {
+            let Some(led) = leader(&world, &partition) else {
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let joining = world.nodes().find(|node| *node != led).unwrap();
+            world.kill(joining);
+            sleep(Duration::from_secs(2)).await;
+            let far = Duration::from_millis(500 * (round % 4) + 200);
+            world.network.slow_down(led, joining, far * 2);
+            for node in world.nodes().filter(|node| *node != joining) {
+                world.network.slow_down(led, node, far);
+            }
+            world.start(joining);
+            for _ in 0..2_000 {
+                let known = world.leadership(&partition);
+                if known.is_some_and(|known| known.isr.contains(&BrokerId(joining))) {
+                    break;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+            for node in world.nodes().filter(|node| *node != joining) {
+                world.kill(node);
+            }
+            sleep(Duration::from_secs(3)).await;
+            world.network.heal();
+            for node in world.nodes() {
+                world.start(node);
+            }
+            sleep(Duration::from_secs(5)).await;
+        }
+    });
+}
+
+/// What a controller has sent arrives late, when itself or its successor has given other orders.
+#[test]
+fn orders_of_the_past_are_not_obeyed() {
+    let setting = ("controller.socket.timeout.ms", "1000");
+    let plan = Plan {
+        settings: vec![(setting.0.to_owned(), setting.1.to_owned())],
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        for _ in 0..4 {
+            let Some(controller) = world.controller() else {
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let victim = world.nodes().find(|node| *node != controller).unwrap();
+            for node in world.nodes() {
+                let far = Duration::from_secs(4);
+                world.network.slow_down(controller, node, far);
+            }
+            world.kill(victim);
+            sleep(Duration::from_millis(400 + world.random_below(400))).await;
+            world.start(victim);
+            sleep(Duration::from_millis(world.random_below(800))).await;
+            world.cut_zookeeper(controller);
+            world.expire_session(controller);
+            world.move_controller().await;
+            sleep(Duration::from_millis(500 + world.random_below(1_500))).await;
+            world.kill(victim);
+            sleep(Duration::from_millis(700)).await;
+            world.start(victim);
+            sleep(Duration::from_secs(3)).await;
+            world.network.heal();
+            world.restore_zookeeper(controller);
+            sleep(Duration::from_secs(6)).await;
+        }
+    });
 }
 
 #[test]

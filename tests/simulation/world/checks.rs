@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `HighWatermarkIsMonotonic` | a leader's high watermark never falls within its epoch |
 //! | `OneLeaderPerEpoch` | no two brokers lead a partition in the same epoch, and epochs never fall in ZooKeeper |
+//! | `RolesAreNotTakenBack` | as long as a broker lives, the leader epoch of none of its partitions falls |
 //! | `ReplicasAgreeBelowHighWatermark` | what stands below a high watermark is the same on every replica, for ever |
 //! | `LeadersHaveWhatIsCommitted` | who leads has everything that was committed in earlier epochs |
 //! | `AcknowledgedRecordsSurvive` | what was acknowledged for acks=all is committed, where the producer was told |
@@ -419,6 +420,12 @@ impl Look<'_> {
             high_watermark,
             ..
         } = self;
+        if *leader_epoch < seen.leader_epoch {
+            return Err(format!(
+                "RolesAreNotTakenBack: {partition} on {node} is in epoch {leader_epoch} after {}",
+                seen.leader_epoch
+            ));
+        }
         let is_same_role = seen.leader_epoch == *leader_epoch && seen.is_leader == self.is_leader;
         if is_same_role && self.is_leader && *high_watermark < seen.high_watermark {
             return Err(format!(

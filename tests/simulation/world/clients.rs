@@ -98,6 +98,15 @@ impl Client {
         peer.call(version, request, ANSWER_TIMEOUT).await
     }
 
+    /// Another client on the same machine.
+    pub(crate) fn twin(&mut self) -> Self {
+        let seed = self.random.random();
+        Self {
+            leaders: self.leaders.clone(),
+            ..Self::new(&self.network, self.node, self.brokers, seed)
+        }
+    }
+
     pub(crate) fn any_broker(&mut self) -> Node {
         self.random.random_range(1..=self.brokers)
     }

@@ -21,6 +21,9 @@ use rand::seq::SliceRandom as _;
 use super::clients::{Client, Progress, is_retriable, name};
 use super::network::Node;
 
+/// Of the records that a producer writes after it was shut out.
+const ZOMBIE_FROM: u64 = 1 << 32;
+
 /// A producer's transaction, by its number.
 pub(crate) type Transaction = (Node, u64);
 
@@ -131,6 +134,33 @@ fn is_fencing(code: i16) -> bool {
     ]
     .iter()
     .any(|error| error.code() == code)
+}
+
+/// One record of a transaction.
+fn batch_of(
+    (producer_id, epoch): (i64, i16),
+    sequence: i32,
+    timestamp_ms: i64,
+    value: &Bytes,
+) -> Bytes {
+    let batch = BatchBuilder::new(Compression::None);
+    let mut batch = batch.producer(producer_id, epoch, sequence).transactional();
+    batch.push(timestamp_ms, None, Some(value), &[]);
+    batch.build()
+}
+
+fn request_of(id: &TransactionalId, partition: &TopicPartition, batch: &Bytes) -> ProduceRequest {
+    let data = PartitionProduceData::default()
+        .with_index(partition.partition)
+        .with_records(Some(batch.clone()));
+    let topic = TopicProduceData::default()
+        .with_name(name(&partition.topic))
+        .with_partition_data(vec![data]);
+    ProduceRequest::default()
+        .with_transactional_id(Some(id.clone()))
+        .with_acks(-1)
+        .with_timeout_ms(3_000)
+        .with_topic_data(vec![topic])
 }
 
 /// The producer has to introduce itself again.
@@ -252,11 +282,35 @@ impl Producer {
             self.client.pause(100).await;
         }
         if self.client.random.random_bool(0.1) {
-            // As after a crash: whoever introduces itself next aborts what is open.
+            // As after a crash: whoever introduces itself next aborts what is open. It only seemed to be one.
+            self.leave_zombie(partitions, transaction);
             return Err(ShutOut);
         }
         let is_commit = self.client.random.random_bool(0.7);
         self.end(transaction, is_commit).await
+    }
+
+    /// Whoever was taken for dead goes on writing for a while, to all partitions.
+    fn leave_zombie(&mut self, partitions: &[TopicPartition], transaction: Transaction) {
+        let mut client = self.client.twin();
+        let (partitions, id, identity) = (partitions.to_vec(), self.id.clone(), self.identity);
+        tokio::spawn(async move {
+            for number in 0..20 {
+                client.pause(300).await;
+                let place = client.random.random_range(0..partitions.len());
+                let partition = &partitions[place];
+                let Some(leader) = client.known_leader(partition) else {
+                    continue;
+                };
+                let value = value_of(transaction, ZOMBIE_FROM + number);
+                let now_ms = client.network.wall_clock_ms();
+                let batch = batch_of(identity, 0, now_ms, &value);
+                let request = request_of(&id, partition, &batch);
+                // Whatever the answer: it is part of a transaction that is aborted, or is not written.
+                let _ = client.call(leader, 9, &request).await;
+                client.refresh().await;
+            }
+        });
     }
 
     async fn add(&mut self, partition: &TopicPartition) -> Result<(), ShutOut> {
@@ -283,25 +337,12 @@ impl Producer {
         partition: &TopicPartition,
         transaction: Transaction,
     ) -> Result<(), ShutOut> {
-        let (producer_id, epoch) = self.identity;
         let sequence = self.sequences.get(partition).copied().unwrap_or(0);
         self.records += 1;
         let value = value_of(transaction, self.records);
         let now_ms = self.client.network.wall_clock_ms();
-        let batch = BatchBuilder::new(Compression::None);
-        let mut batch = batch.producer(producer_id, epoch, sequence).transactional();
-        batch.push(now_ms, None, Some(&value), &[]);
-        let data = PartitionProduceData::default()
-            .with_index(partition.partition)
-            .with_records(Some(batch.build()));
-        let topic = TopicProduceData::default()
-            .with_name(name(&partition.topic))
-            .with_partition_data(vec![data]);
-        let request = ProduceRequest::default()
-            .with_transactional_id(Some(self.id.clone()))
-            .with_acks(-1)
-            .with_timeout_ms(3_000)
-            .with_topic_data(vec![topic]);
+        let batch = batch_of(self.identity, sequence, now_ms, &value);
+        let request = request_of(&self.id, partition, &batch);
         loop {
             let (leader, _) = self.client.leader(partition).await;
             if let Ok(response) = self.client.call(leader, 9, &request).await {
