@@ -2,6 +2,7 @@
 //! fresh broker. Sent in the same order to ours, each must be answered alike, or closed alike.
 
 mod deviations;
+mod generated;
 mod responses;
 
 use std::collections::BTreeMap;
@@ -22,8 +23,9 @@ use flate2::read::GzDecoder;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, DescribeGroupsRequest, DescribeLogDirsRequest, InitProducerIdRequest,
-    JoinGroupRequest, ListGroupsRequest, MetadataRequest, TopicName, TransactionalId,
+    CreateTopicsRequest, DeleteRecordsRequest, DescribeGroupsRequest, DescribeLogDirsRequest,
+    InitProducerIdRequest, JoinGroupRequest, ListGroupsRequest, MetadataRequest, TopicName,
+    TransactionalId,
 };
 use kafka_protocol::protocol::{Request as _, StrBytes};
 use serde::Deserialize;
@@ -41,6 +43,10 @@ const MEMBERS_LIVE: Duration = Duration::from_secs(5);
 #[derive(Deserialize)]
 struct Sweep {
     varies: BTreeMap<String, Value>,
+    /// Requests that led to the state in which the recording began, beside what [`prepare_topics`] and
+    /// [`prepare_coordinators`] do.
+    #[serde(default)]
+    prepare: Vec<String>,
     cases: Vec<Case>,
 }
 
@@ -75,7 +81,8 @@ fn every_recorded_request_is_answered_as_by_kafka() {
         .with("log.retention.ms", -1);
     options.id = 20;
     let broker = options.start().unwrap();
-    let sweep = read_sweep();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire/sweep.json.gz");
+    let sweep = read_sweep(&path);
     let mut client = WireClient::connect(&broker.address()).unwrap();
     prepare(&mut client, &sweep);
     let mut substitutions = substitutions(&mut client, &sweep);
@@ -87,12 +94,12 @@ fn every_recorded_request_is_answered_as_by_kafka() {
         let Some(request) = &case.request else {
             continue;
         };
-        let deviation = deviation_of(case.key, case.version, &case.case);
-        let answer = if let Some(size) = request.strip_prefix("size field ") {
-            lie_about_size(&broker, size.parse().unwrap())
+        let (frame, answer) = if let Some(size) = request.strip_prefix("size field ") {
+            (Vec::new(), lie_about_size(&broker, size.parse().unwrap()))
         } else {
             let frame = substitute(hex(request), &substitutions);
-            client.exchange(&frame).unwrap()
+            let answer = client.exchange(&frame).unwrap();
+            (frame, answer)
         };
         if case.key == Some(JoinGroupRequest::KEY) && case.case == "new member" {
             joined_at.get_or_insert_with(Instant::now);
@@ -107,26 +114,43 @@ fn every_recorded_request_is_answered_as_by_kafka() {
         {
             continue;
         }
-        let passing = passing_topics(case, is_late);
-        let mut difference = differences(case, answer, &broker, passing);
-        if !difference.is_empty() && case.key == Some(MetadataRequest::KEY) {
-            // Topics that were just created appear when the controller has told everybody.
-            let frame = substitute(hex(request), &substitutions);
+        let asked = Asked {
+            case,
+            frame,
+            answer,
+            passing: passing_topics(case, is_late),
+        };
+        asked.judge(&mut client, &broker, &mut report);
+    }
+    report.finish();
+    check_api_versions(&mut client);
+}
+
+/// A recorded request that was sent again.
+struct Asked<'a> {
+    case: &'a Case,
+    frame: Vec<u8>,
+    answer: Answer,
+    passing: Passing,
+}
+
+impl Asked<'_> {
+    /// Compares the answer with the recorded one.
+    fn judge(self, client: &mut WireClient, broker: &Broker, report: &mut Report) {
+        let Self { case, passing, .. } = self;
+        let mut difference = differences(case, self.answer, broker, passing);
+        let asks_of_topics = [MetadataRequest::KEY, DeleteRecordsRequest::KEY].map(Some);
+        if !difference.is_empty() && asks_of_topics.contains(&case.key) {
+            // Topics come and go when the controller has told everybody.
             until(Duration::from_secs(5), || {
-                let answer = client.exchange(&frame).unwrap();
-                difference = differences(case, answer, &broker, passing);
+                let answer = client.exchange(&self.frame).unwrap();
+                difference = differences(case, answer, broker, passing);
                 difference.is_empty().then_some(())
             });
         }
+        let deviation = deviation_of(case.key, case.version, &case.case);
         report.judge(case, &difference, deviation);
     }
-    report.print();
-    check_api_versions(&mut client);
-    assert!(
-        report.failures.is_empty(),
-        "{} cases differ",
-        report.failures.len()
-    );
 }
 
 /// One recorded `ApiVersions` request.
@@ -182,6 +206,16 @@ impl Report {
         }
     }
 
+    /// Tells what came of it, and fails if something differs.
+    fn finish(&self) {
+        self.print();
+        assert!(
+            self.failures.is_empty(),
+            "{} cases differ",
+            self.failures.len()
+        );
+    }
+
     #[expect(
         clippy::print_stdout,
         reason = "the counts are what a reader of the log looks for"
@@ -197,14 +231,27 @@ impl Report {
     }
 }
 
-fn read_sweep() -> Sweep {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/wire/sweep.json.gz");
+fn read_sweep(path: &Path) -> Sweep {
     let file = File::open(path).unwrap();
     serde_json::from_reader(BufReader::new(GzDecoder::new(file))).unwrap()
 }
 
 /// The state that the recording began with.
 fn prepare(client: &mut WireClient, sweep: &Sweep) {
+    prepare_topics(client);
+    prepare_coordinators(client);
+    let valid = sweep
+        .cases
+        .iter()
+        .find(|case| case.key == Some(0) && case.version == 3 && case.case == "valid");
+    let frame = hex(valid.and_then(|case| case.request.as_deref()).unwrap());
+    for _ in 0..5 {
+        assert!(matches!(client.exchange(&frame).unwrap(), Answer::Frame(_)));
+    }
+}
+
+/// The topics that recordings begin with.
+fn prepare_topics(client: &mut WireClient) {
     let topic = |name: &'static str, partitions| {
         CreatableTopic::default()
             .with_name(TopicName(StrBytes::from_static_str(name)))
@@ -243,15 +290,6 @@ fn prepare(client: &mut WireClient, sweep: &Sweep) {
         (metadata.topics.len() == count && are_led).then_some(())
     })
     .unwrap();
-    prepare_coordinators(client);
-    let valid = sweep
-        .cases
-        .iter()
-        .find(|case| case.key == Some(0) && case.version == 3 && case.case == "valid");
-    let frame = hex(valid.and_then(|case| case.request.as_deref()).unwrap());
-    for _ in 0..5 {
-        assert!(matches!(client.exchange(&frame).unwrap(), Answer::Frame(_)));
-    }
 }
 
 /// Makes coordinators exist.
@@ -308,28 +346,34 @@ fn broker_epochs(zookeeper: &ZooKeeperServer, sweep: &Sweep) -> Substitution {
 
 /// Topic ids.
 fn substitutions(client: &mut WireClient, sweep: &Sweep) -> Vec<Substitution> {
+    let more = &sweep.varies["topicIds ap2, ap3"];
+    let recorded = [
+        (&sweep.varies["topicId t"], "t"),
+        (&sweep.varies["topicId compact"], "compact"),
+        (&more[0], "ap2"),
+        (&more[1], "ap3"),
+    ];
+    let recorded = recorded.map(|(id, name)| (id.clone(), name.to_owned()));
+    id_substitutions(client, recorded.to_vec())
+}
+
+/// The ids that topics had in a recording, in Base64, and those that topics of these names have now.
+fn id_substitutions(client: &mut WireClient, recorded: Vec<(Value, String)>) -> Vec<Substitution> {
     let metadata = client
         .request(&MetadataRequest::default().with_topics(None), 12)
         .unwrap();
     let id_of = |name: &str| {
         let is_it = |topic: &str| topic == name;
-        let topic = metadata
-            .topics
-            .iter()
-            .find(|t| t.name.as_ref().is_some_and(|n| is_it(n)));
+        let mut topics = metadata.topics.iter();
+        let topic = topics.find(|t| t.name.as_ref().is_some_and(|n| is_it(n)));
         topic.unwrap().topic_id.as_bytes().to_vec()
     };
-    let recorded = |value: &Value| -> Vec<u8> {
-        let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
-        engine.decode(value.as_str().unwrap()).unwrap()
-    };
-    let more = &sweep.varies["topicIds ap2, ap3"];
-    vec![
-        (recorded(&sweep.varies["topicId t"]), id_of("t")),
-        (recorded(&sweep.varies["topicId compact"]), id_of("compact")),
-        (recorded(&more[0]), id_of("ap2")),
-        (recorded(&more[1]), id_of("ap3")),
-    ]
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let recorded = recorded.into_iter().map(|(id, name)| {
+        let id = engine.decode(id.as_str().unwrap()).unwrap();
+        (id, id_of(&name))
+    });
+    recorded.collect()
 }
 
 fn substitute(mut frame: Vec<u8>, substitutions: &[Substitution]) -> Vec<u8> {
@@ -416,7 +460,10 @@ fn mask(field: &str, leaf: &str, broker: &Broker) -> Option<String> {
         "session_id" => leaf != "0",
         "member_id" | "leader" => leaf.starts_with("\"probe-"),
         "log_dir" => {
-            leaf == "\"LOGDIR\"" || leaf.contains(&*broker.options().log_dir().to_string_lossy())
+            // One of the broker's own, recorded or not.
+            leaf == "\"LOGDIR\""
+                || leaf.ends_with("/data\"")
+                || leaf.contains(&*broker.options().log_dir().to_string_lossy())
         }
         _ => false,
     };

@@ -295,11 +295,11 @@ async fn alter_topic(
     if name.is_empty() {
         return Err(AlterConfigsError::DefaultTopic);
     }
+    let entity = ConfigEntity::Topic(name.clone());
+    let texts = proposed(wish, Target::Topic(name), &entity, context).await?;
     if context.broker.metadata.image().topic(name).is_none() {
         return Err(AlterConfigsError::UnknownTopic(name.clone()));
     }
-    let entity = ConfigEntity::Topic(name.clone());
-    let texts = proposed(wish, Target::Topic(name), &entity, context).await?;
     let running = context.broker.config.broker();
     alter::check_topic(name, &running, &texts)?;
     if validate_only {

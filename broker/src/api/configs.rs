@@ -58,8 +58,21 @@ pub async fn describe_configs(
     context: &Context<'_>,
 ) -> DescribeConfigsResponse {
     let mut results = Vec::with_capacity(request.resources.len());
+    // A single type that nobody knows fails the whole request.
+    let is_sound = request.resources.iter().all(|resource| {
+        use resource_type::{BROKER, BROKER_LOGGER, CLIENT_METRICS, TOPIC};
+        matches!(
+            resource.resource_type,
+            TOPIC | BROKER | BROKER_LOGGER | CLIENT_METRICS
+        )
+    });
     for resource in &request.resources {
-        let described = describe(resource, context).await.map(|mut all| {
+        let described = if is_sound {
+            describe(resource, context).await
+        } else {
+            Err(DescribeConfigsError::UnknownResourceType)
+        };
+        let described = described.map(|mut all| {
             if let Some(keys) = resource
                 .configuration_keys
                 .as_ref()
@@ -194,7 +207,8 @@ fn answer(
         .with_read_only(config.read_only)
         .with_is_sensitive(config.sensitive);
     if version == 0 {
-        return result.with_is_default(config.source == Source::Default);
+        // `is_default` stays false: Kafka has not set it since there are sources.
+        return result;
     }
     result = result.with_config_source(config.source as i8);
     if request.include_synonyms {

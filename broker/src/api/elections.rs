@@ -28,6 +28,11 @@ pub async fn elect_leaders(
     context: &Context<'_>,
 ) -> ElectLeadersResponse {
     let deadline = Instant::now() + timeout(request.timeout_ms);
+    let kind = match (context.version, request.election_type) {
+        (0, _) | (_, PREFERRED) => ElectionType::Preferred,
+        (_, UNCLEAN) => ElectionType::Unclean,
+        _ => return refused(request),
+    };
     let named: Option<BTreeSet<TopicPartition>> = request.topic_partitions.map(|topics| {
         let topics = topics.into_iter();
         let partitions = topics.flat_map(|of| {
@@ -37,16 +42,6 @@ pub async fn elect_leaders(
         });
         partitions.collect()
     });
-    let kind = match (context.version, request.election_type) {
-        (0, _) | (_, PREFERRED) => ElectionType::Preferred,
-        (_, UNCLEAN) => ElectionType::Unclean,
-        _ => {
-            let error = RequestError::Unexpected.error_code();
-            let partitions = named.into_iter().flatten();
-            let outcomes = partitions.map(|of| (of, (error, None))).collect();
-            return response(error, outcomes, context);
-        }
-    };
     let is_for_all = named.is_none();
     let known = || partitions_of(&context.broker.metadata.image());
     let partitions = named.unwrap_or_else(known);
@@ -60,6 +55,25 @@ pub async fn elect_leaders(
         }
     };
     response(NONE, outcomes, context)
+}
+
+/// The answer to a type of election that does not exist: the error for the whole and for all that is asked for.
+fn refused(request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let error = RequestError::Unexpected.error_code();
+    let topics = request.topic_partitions.into_iter().flatten().map(|of| {
+        let partitions = of.partitions.into_iter().map(|number| {
+            PartitionResult::default()
+                .with_partition_id(number)
+                .with_error_code(error)
+                .with_error_message(None)
+        });
+        ReplicaElectionResult::default()
+            .with_topic(of.topic)
+            .with_partition_result(partitions.collect())
+    });
+    ElectLeadersResponse::default()
+        .with_error_code(error)
+        .with_replica_election_results(topics.collect())
 }
 
 /// What came of each partition, when the new leaders are known here or time is up.

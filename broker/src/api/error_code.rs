@@ -152,7 +152,7 @@ impl ToErrorCode for DescribeScramError {
     fn to_response_error(&self) -> ResponseError {
         match self {
             Self::Repeated(_) => ResponseError::DuplicateResource,
-            Self::UnknownUser(_) => ResponseError::ResourceNotFound,
+            Self::EmptyName | Self::UnknownUser(_) => ResponseError::ResourceNotFound,
             Self::Read(_) => ResponseError::UnknownServerError,
         }
     }
@@ -186,7 +186,7 @@ impl ToErrorCode for DescribeQuotasError {
                 | QuotaFilterError::AddressAndClient,
             ) => ResponseError::InvalidRequest,
             // Kafka does not expect other match types either.
-            Self::MatchType(_) | Self::Read(_) => ResponseError::UnknownServerError,
+            Self::MatchType(_) | Self::NoName | Self::Read(_) => ResponseError::UnknownServerError,
         }
     }
 }
@@ -309,6 +309,7 @@ impl ToErrorCode for ListOffsetsError {
             Self::Log(error) => error.to_response_error(),
             Self::UnsupportedTimestamp => ResponseError::UnsupportedVersion,
             Self::DuplicatePartition => ResponseError::InvalidRequest,
+            Self::NegativeCount => ResponseError::UnknownServerError,
             Self::OffsetNotAvailable => ResponseError::OffsetNotAvailable,
             Self::LeaderNotAvailable => ResponseError::LeaderNotAvailable,
         }
@@ -330,6 +331,7 @@ impl ToErrorCode for MoveError {
         match self {
             Self::Partition(error) => error.to_response_error(),
             Self::ReplicaNotAvailable => ResponseError::ReplicaNotAvailable,
+            Self::NameTooLong => ResponseError::InvalidTopicException,
             Self::Log(error) => error.to_response_error(),
         }
     }

@@ -1,6 +1,8 @@
 //! `UpdateFeatures` (key 57): finalized features (KIP-584). A broker in `ZooKeeper` mode supports none, so all that
 //! is left of it are the checks.
 
+use std::collections::HashSet;
+
 use barnabas_core::controller::ControllerError;
 use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
@@ -26,7 +28,10 @@ pub async fn update_features(
             .with_error_code(error.error_code())
             .with_error_message(Some(StrBytes::from_static_str(message_of(error))));
     }
-    let results = request.feature_updates.into_iter().map(|update| {
+    let mut seen = HashSet::new();
+    let updates = request.feature_updates.into_iter();
+    let updates = updates.filter(|update| seen.insert(update.feature.clone()));
+    let results = updates.map(|update| {
         let upgrade_type = match (context.version, update.allow_downgrade) {
             (0, false) => UPGRADE,
             (0, true) => SAFE_DOWNGRADE,
@@ -57,7 +62,7 @@ fn refusal(update: &FeatureUpdateKey, upgrade_type: i8) -> String {
     }
     if level < 1 {
         return format!(
-            "Can not provide versionLevel: {level} less than 1 without setting the allowDowngrade flag to true in the request."
+            "Can not provide versionLevel: {level} less than 1 without setting the SAFE downgradeType in the request."
         );
     }
     "Could not apply finalized feature update because the provided feature is not supported."

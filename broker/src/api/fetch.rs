@@ -31,6 +31,8 @@ const THROTTLE_TIME: i16 = 1;
 const SOFT_LIMITS: i16 = 3;
 /// First version with sessions.
 const SESSIONS: i16 = 7;
+/// Ids that Kafka finds a place for in the eight parts of its cache (`FetchSessionCache.getCacheShard`).
+const SESSION_IDS: std::ops::RangeInclusive<i32> = -(i32::MAX / 8 - 1)..=8 * (i32::MAX / 8) - 1;
 /// First version whose clients may read from followers (KIP-392).
 const FOLLOWER_READS: i16 = 11;
 /// First version that names topics by id.
@@ -48,8 +50,8 @@ const PARTITION_BYTES: usize = 48;
 
 /// Reads what a request asks for; waits up to `MaxWaitMs` until there are `MinBytes`.
 pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
-    if !matches!(request.isolation_level, 0 | 1) {
-        return refuse_isolation(&request, context);
+    if context.version >= SESSIONS && !SESSION_IDS.contains(&request.session_id) {
+        return refuse(&request, context);
     }
     let plan = Plan::new(&request, context);
     let image = context.broker.metadata.image();
@@ -77,6 +79,9 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
         }
     };
     let (mut reads, unknown) = look_up(targets, &image, context);
+    if !reads.is_empty() && !matches!(request.isolation_level, 0 | 1) {
+        return refuse(&request, context);
+    }
     let pass = plan.read(&mut reads);
     plan.note_follower(&reads, now);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
@@ -567,8 +572,8 @@ fn refusal(error: ResponseError) -> PartitionAnswer {
     }
 }
 
-/// An isolation level that does not exist fails the whole request, up to version 12 each partition.
-fn refuse_isolation(request: &FetchRequest, context: &Context<'_>) -> Reply {
+/// What cannot be fails the whole request, up to version 12 each partition.
+fn refuse(request: &FetchRequest, context: &Context<'_>) -> Reply {
     let header = FetchHeader {
         error_code: ResponseError::UnknownServerError.code(),
         session_id: request.session_id,

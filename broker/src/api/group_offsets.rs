@@ -24,6 +24,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::Context;
 use super::error_code::{NONE, ResponseError, ToErrorCode as _, code_of};
 use super::groups::wire_text;
+use super::repeated;
 use crate::clock;
 
 /// An offset, a leader epoch or a time that is not there.
@@ -41,9 +42,32 @@ struct Wanted<'a> {
 
 /// `OffsetCommit` (key 8, v0–9).
 pub async fn offset_commit(
-    request: OffsetCommitRequest,
+    mut request: OffsetCommitRequest,
     context: &Context<'_>,
 ) -> OffsetCommitResponse {
+    let image = context.broker.metadata.image();
+    // What is not there is answered as it is asked, everything else once.
+    let (mut known_topics, mut topics_of_nobody) = (Vec::new(), Vec::new());
+    for mut topic in request.topics {
+        let is_known = |one: &OffsetCommitRequestPartition| {
+            image.partition(&topic.name, one.partition_index).is_some()
+        };
+        let (known, unknown) = std::mem::take(&mut topic.partitions)
+            .into_iter()
+            .partition::<Vec<_>, _>(is_known);
+        if !unknown.is_empty() || (known.is_empty() && image.topic(&topic.name).is_none()) {
+            topics_of_nobody.push(topic.clone().with_partitions(unknown));
+        }
+        known_topics.push(topic.with_partitions(known));
+    }
+    repeated::merge(
+        &mut known_topics,
+        |topic| &topic.name,
+        |topic| &mut topic.partitions,
+        |partition| partition.partition_index,
+    );
+    known_topics.append(&mut topics_of_nobody);
+    request.topics = known_topics;
     let mut topics: Vec<OffsetCommitResponseTopic> = request
         .topics
         .iter()
@@ -58,7 +82,6 @@ pub async fn offset_commit(
                 .with_partitions(partitions.collect())
         })
         .collect();
-    let image = context.broker.metadata.image();
     let mut known = Vec::new();
     for (topic_index, topic) in request.topics.iter().enumerate() {
         for (partition_index, partition) in topic.partitions.iter().enumerate() {
@@ -85,7 +108,15 @@ pub async fn offset_commit(
             topics[wanted.topic].partitions[wanted.partition].error_code = code;
         }
     }
-    OffsetCommitResponse::default().with_topics(topics)
+    // Both parts of a topic are answered together.
+    let mut together: Vec<OffsetCommitResponseTopic> = Vec::with_capacity(topics.len());
+    for mut topic in topics {
+        match together.iter_mut().find(|known| known.name == topic.name) {
+            Some(known) => known.partitions.append(&mut topic.partitions),
+            None => together.push(topic),
+        }
+    }
+    OffsetCommitResponse::default().with_topics(together)
 }
 
 async fn commit_to_group(
@@ -169,7 +200,7 @@ async fn commit_to_zookeeper(
 }
 
 /// Whether ZooKeeper can have a node of this name. Kafka lets it fail.
-fn can_be_path(name: &str) -> bool {
+pub(super) fn can_be_path(name: &str) -> bool {
     !name.is_empty()
         && !name.contains('\0')
         && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
@@ -218,10 +249,30 @@ type FoundTopics = Vec<(wire::TopicName, Vec<Found>)>;
 
 /// `OffsetFetch` (key 9, v0–9); from version 8 on for several groups.
 pub async fn offset_fetch(
-    request: OffsetFetchRequest,
+    mut request: OffsetFetchRequest,
     context: &Context<'_>,
 ) -> OffsetFetchResponse {
     let version = context.version;
+    if let Some(topics) = &mut request.topics {
+        repeated::merge(
+            topics,
+            |topic| &topic.name,
+            |topic| &mut topic.partition_indexes,
+            |partition| *partition,
+        );
+    }
+    for topics in request
+        .groups
+        .iter_mut()
+        .filter_map(|group| group.topics.as_mut())
+    {
+        repeated::merge(
+            topics,
+            |topic| &topic.name,
+            |topic| &mut topic.partition_indexes,
+            |partition| *partition,
+        );
+    }
     if version >= 8 {
         let groups = request.groups.into_iter().map(|group| {
             let topics = group.topics.map(|topics| {

@@ -117,13 +117,13 @@ fn respond_not_joined(failure: &JoinFailure, version: i16) -> JoinGroupResponse 
         .with_member_id(wire_text(&failure.member_id))
 }
 
-/// Before version 7 the name cannot be null.
+/// Before version 7 the name cannot be null, from then on an empty one is.
 fn protocol_name(name: Option<&Arc<str>>, version: i16) -> Option<StrBytes> {
     let name = optional_wire_text(name);
     if version < 7 {
         Some(name.unwrap_or_default())
     } else {
-        name
+        name.filter(|name| !name.is_empty())
     }
 }
 

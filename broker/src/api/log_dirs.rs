@@ -16,8 +16,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::Context;
 use super::error_code::{ToErrorCode as _, code_of};
+use super::{Context, repeated};
 use crate::log::{DirectoryDescription, LogError, ReplicaSize};
 use crate::replica::PartitionError;
 
@@ -114,12 +114,19 @@ fn offset_lag(replica: &ReplicaSize, context: &Context<'_>) -> i64 {
     }
 }
 
+/// A dot, 32 digits and `-future`, which the directory of a copy has behind topic and partition (KAFKA-4893).
+const FUTURE_SUFFIX_BYTES: usize = 1 + 32 + 7;
+/// The longest name of a directory.
+const NAME_BYTES_MAX: usize = 255;
+
 /// Why a replica does not move to another directory.
 #[derive(Clone, Debug)]
 pub enum MoveError {
     Partition(PartitionError),
     /// The cluster has the partition, but this broker no replica of it.
     ReplicaNotAvailable,
+    /// The directory of the copy could not have such a name.
+    NameTooLong,
     Log(LogError),
 }
 
@@ -131,7 +138,11 @@ pub async fn alter_replica_log_dirs(
 ) -> AlterReplicaLogDirsResponse {
     let mut results: Vec<AlterReplicaLogDirTopicResult> = Vec::new();
     for directory in &request.dirs {
-        for topic in &directory.topics {
+        for topic in directory
+            .topics
+            .iter()
+            .filter(|topic| !topic.partitions.is_empty())
+        {
             let partitions = topic.partitions.iter().map(|&partition| {
                 let moved = move_replica(&topic.name, partition, &directory.path, context);
                 AlterReplicaLogDirPartitionResult::default()
@@ -152,6 +163,12 @@ pub async fn alter_replica_log_dirs(
             }
         }
     }
+    repeated::merge(
+        &mut results,
+        |topic| &topic.topic_name,
+        |topic| &mut topic.partitions,
+        |partition| partition.partition_index,
+    );
     AlterReplicaLogDirsResponse::default().with_results(results)
 }
 
@@ -163,6 +180,9 @@ fn move_replica(
 ) -> Result<(), MoveError> {
     let replicas = &context.broker.replicas;
     let topic_partition = TopicPartition::new(topic, partition);
+    if topic.len() + 1 + partition.to_string().len() + FUTURE_SUFFIX_BYTES > NAME_BYTES_MAX {
+        return Err(MoveError::NameTooLong);
+    }
     match context
         .broker
         .logs

@@ -45,7 +45,10 @@ pub async fn metadata(request: MetadataRequest, context: &Context<'_>) -> Metada
         Asked::Ids(ids) => ids.iter().map(|id| by_id(*id, &image, context)).collect(),
     };
     if version >= 8 && request.include_topic_authorized_operations {
-        for topic in &mut topics {
+        let is_known = |topic: &&mut MetadataResponseTopic| {
+            topic.error_code != ResponseError::UnknownTopicId.code()
+        };
+        for topic in topics.iter_mut().filter(is_known) {
             topic.topic_authorized_operations = ALL_TOPIC_OPERATIONS;
         }
     }

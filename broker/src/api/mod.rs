@@ -33,6 +33,7 @@ pub mod offsets;
 pub mod produce;
 pub mod quotas;
 pub mod reassignment;
+mod repeated;
 pub mod request_error;
 pub mod sasl;
 pub mod scram;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use barnabas_core::ids::{Offset, is_internal_topic};
+use barnabas_core::ids::{Offset, check_topic_name, is_internal_topic};
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
@@ -26,8 +26,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::error_code::{NONE, ToErrorCode, code_of};
-use super::{Context, RequestError};
+use super::error_code::{NONE, ResponseError, ToErrorCode, code_of};
+use super::{Context, RequestError, repeated};
 use crate::clock;
 use crate::log::{LogError, OffsetLookup};
 use crate::replica::PartitionError;
@@ -56,6 +56,8 @@ pub enum ListOffsetsError {
     /// The version does not have the special timestamp.
     UnsupportedTimestamp,
     DuplicatePartition,
+    /// Fewer offsets than none are asked for.
+    NegativeCount,
     /// A new leader does not yet know what is committed.
     OffsetNotAvailable,
     /// The same for clients before version 5.
@@ -96,9 +98,6 @@ pub async fn list_offsets(
     };
     let topics = request.topics.iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
-            if !matches!(query.isolation_level, 0 | 1) {
-                return no_offset(wanted, RequestError::Unexpected.error_code());
-            }
             let partition = context
                 .broker
                 .replicas
@@ -142,6 +141,11 @@ impl OffsetQuery {
         self.replica_id == CONSUMER
     }
 
+    /// The isolation level of others than consumers is not looked at.
+    fn is_isolation_unknown(&self) -> bool {
+        self.is_consumer() && !matches!(self.isolation_level, 0 | 1)
+    }
+
     /// Whether the version has the special timestamp; all others are times.
     fn knows(&self, timestamp: i64) -> bool {
         match timestamp {
@@ -175,7 +179,8 @@ impl OffsetQuery {
         }
         let partition = partition?;
         let (log, _) = partition.log_for(wanted.current_leader_epoch, self.from())?;
-        let most = usize::try_from(wanted.max_num_offsets).unwrap_or(0);
+        let most =
+            usize::try_from(wanted.max_num_offsets).map_err(|_| ListOffsetsError::NegativeCount)?;
         let now_ms = clock::wall_clock_ms();
         let mut offsets = log.legacy_offsets_before(wanted.timestamp, most, now_ms)?;
         let high_watermark = partition.high_watermark();
@@ -194,6 +199,8 @@ impl OffsetQuery {
     ) -> ListOffsetsPartitionResponse {
         let found = if is_duplicate {
             Err(ListOffsetsError::DuplicatePartition)
+        } else if self.knows(wanted.timestamp) && self.is_isolation_unknown() {
+            return no_offset(wanted, RequestError::Unexpected.error_code());
         } else if self.knows(wanted.timestamp) {
             partition
                 .map_err(ListOffsetsError::from)
@@ -323,9 +330,15 @@ struct Deletion {
 /// `DeleteRecords` (v0–2): drops the records below an offset, -1 for all that are committed, and waits
 /// until all live replicas have done so.
 pub async fn delete_records(
-    request: DeleteRecordsRequest,
+    mut request: DeleteRecordsRequest,
     context: &Context<'_>,
 ) -> DeleteRecordsResponse {
+    repeated::merge(
+        &mut request.topics,
+        |topic| &topic.name,
+        |topic| &mut topic.partitions,
+        |partition| partition.partition_index,
+    );
     let mut deletions: Vec<Vec<Result<Deletion, DeleteRecordsError>>> = request
         .topics
         .iter()
@@ -444,6 +457,7 @@ pub async fn describe_producers(
     let image = context.broker.metadata.image();
     let topics = request.topics.iter().map(|topic| {
         let is_known = image.topics.contains_key(topic.name.as_str());
+        let invalid_name = check_topic_name(&topic.name).err();
         let partitions = topic.partition_indexes.iter().map(|&partition| {
             let producers = context
                 .broker
@@ -454,6 +468,12 @@ pub async fn describe_producers(
             let mut response = PartitionResponse::default()
                 .with_partition_index(partition)
                 .with_error_code(code_of(&producers));
+            if let Some(error) = &invalid_name {
+                let message = StrBytes::from_string(error.to_string());
+                return response
+                    .with_error_code(ResponseError::InvalidTopicException.code())
+                    .with_error_message(Some(message));
+            }
             if !is_known {
                 response.error_message = Some(StrBytes::from_static_str(
                     "This server does not host this topic-partition.",

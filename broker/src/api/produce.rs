@@ -21,6 +21,7 @@ use kafka_protocol::protocol::{Request as _, StrBytes};
 
 use super::error_code::{NONE, ResponseError, ToErrorCode};
 use super::leaders;
+use super::repeated;
 use super::throttled::Throttled as _;
 use super::traffic::{self, Form};
 use super::verification::{self, AdmissionError, Transaction};
@@ -117,7 +118,13 @@ impl Outcome {
 }
 
 /// Appends the records of a request and answers once they are as durable as it asks for.
-pub async fn produce(request: ProduceRequest, context: &Context<'_>) -> Reply {
+pub async fn produce(mut request: ProduceRequest, context: &Context<'_>) -> Reply {
+    repeated::merge(
+        &mut request.topic_data,
+        |topic| &topic.name,
+        |topic| &mut topic.partition_data,
+        |partition| partition.index,
+    );
     if let Some(rejection) = refuse_whole(&request, context.version) {
         return if request.acks == 0 {
             Reply::Close

@@ -4,7 +4,7 @@ use barnabas_core::quota::entity::{
     self, AlterQuotaError, Match, QuotaFilter, QuotaFilterError, parts_of, quotas_of,
 };
 use barnabas_core::znodes::ConfigEntity;
-use kafka_protocol::messages::alter_client_quotas_request::EntryData as Alteration;
+use kafka_protocol::messages::alter_client_quotas_request::{EntityData, EntryData as Alteration};
 use kafka_protocol::messages::alter_client_quotas_response as altered;
 use kafka_protocol::messages::describe_client_quotas_response as described;
 use kafka_protocol::messages::{
@@ -24,6 +24,8 @@ use crate::zookeeper::{ConfigReadError, ConfigWriteError};
 pub enum DescribeQuotasError {
     #[error("unknown type of match {0}")]
     MatchType(i8),
+    #[error("a name to match is missing")]
+    NoName,
     #[error(transparent)]
     Filter(#[from] QuotaFilterError),
     #[error(transparent)]
@@ -78,7 +80,10 @@ async fn describe(
     let mut parts = Vec::with_capacity(request.components.len());
     for component in request.components {
         let wanted = match component.match_type {
-            0 => Match::Exact(component._match.unwrap_or_default().to_string()),
+            0 => {
+                let name = component._match.ok_or(DescribeQuotasError::NoName)?;
+                Match::Exact(name.to_string())
+            }
             1 => Match::Default,
             2 => Match::Any,
             other => return Err(DescribeQuotasError::MatchType(other)),
@@ -119,7 +124,8 @@ pub async fn alter_client_quotas(
     context: &Context<'_>,
 ) -> AlterClientQuotasResponse {
     let mut entries = Vec::with_capacity(request.entries.len());
-    for alteration in request.entries {
+    for mut alteration in request.entries {
+        alteration.entity = each_type_once(alteration.entity);
         let outcome = alter(&alteration, request.validate_only, context).await;
         let (code, message) = match outcome {
             Ok(()) => (NONE, None),
@@ -141,6 +147,21 @@ pub async fn alter_client_quotas(
         );
     }
     AlterClientQuotasResponse::default().with_entries(entries)
+}
+
+/// The parts of an entity: the last of each type counts.
+fn each_type_once(parts: Vec<EntityData>) -> Vec<EntityData> {
+    let mut once: Vec<EntityData> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match once
+            .iter_mut()
+            .find(|known| known.entity_type == part.entity_type)
+        {
+            Some(known) => *known = part,
+            None => once.push(part),
+        }
+    }
+    once
 }
 
 async fn alter(
@@ -177,7 +198,7 @@ mod tests {
     use crate::api::testing::TestBroker;
     use crate::zookeeper::coordination::CreateMode;
     use barnabas_core::znodes::ControllerSeat;
-    use kafka_protocol::messages::alter_client_quotas_request::{EntityData, OpData};
+    use kafka_protocol::messages::alter_client_quotas_request::OpData;
     use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 
     fn alteration(parts: &[(&str, Option<&str>)], ops: &[(&str, Option<f64>)]) -> Alteration {

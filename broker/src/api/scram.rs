@@ -29,6 +29,8 @@ use crate::zookeeper::{ConfigReadError, ConfigWriteError};
 pub enum DescribeScramError {
     #[error("Cannot describe SCRAM credentials for the same user twice in a single request: {0}")]
     Repeated(String),
+    #[error("Username must not be empty")]
+    EmptyName,
     #[error("Attempt to describe a user credential that does not exist: {0}")]
     UnknownUser(String),
     #[error("")]
@@ -96,6 +98,9 @@ pub async fn describe_user_scram_credentials(
                 }
             }
             let outcome = |name: &String| {
+                if name.is_empty() {
+                    return Err(DescribeScramError::EmptyName);
+                }
                 if twice.contains(name) {
                     return Err(DescribeScramError::Repeated(name.clone()));
                 }

@@ -341,7 +341,8 @@ fn a_transaction_that_its_coordinator_does_not_confirm_writes_nothing() {
     let reply = broker.begin_produce(request).now_or_never().unwrap();
     assert_eq!(produced(reply), (19, -1));
     let mut two = of(produce_request("t", -1, records(7)));
-    let other = produce_request("t", -1, records(8));
+    broker.create_topic("u", 1, None);
+    let other = produce_request("u", -1, records(8));
     two.topic_data.extend(other.topic_data);
     let reply = broker.begin_produce(two).now_or_never().unwrap();
     assert_eq!(produced(reply), (49, -1));

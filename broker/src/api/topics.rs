@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::Context;
 use super::error_code::{NONE, ResponseError, ToErrorCode};
+use super::group_offsets::can_be_path;
 use crate::topics::{CreatedTopic, Creation, Intent, MorePartitions, NewTopic, TopicError};
 
 /// Where Kafka in `KRaft` mode keeps what `ZooKeeper` keeps here; nobody may make it a topic.
@@ -223,6 +224,8 @@ pub async fn delete_topics(
         .iter()
         .map(|target| match (&refuse_all, &target.name) {
             (Some(error), _) => Some(*error),
+            // Neither a name nor an id: nobody may delete that.
+            (None, None) if target.id.is_nil() => Some(ResponseError::TopicAuthorizationFailed),
             (None, None) => Some(ResponseError::UnknownTopicId),
             (None, Some(name)) if image.topic(name).is_none() => {
                 Some(ResponseError::UnknownTopicOrPartition)
@@ -325,6 +328,12 @@ pub async fn create_partitions(
     if !context.broker.controller.is_active() {
         let refused = || Err((ResponseError::NotController, None));
         let results = topics.iter().map(|topic| result(&topic.name, refused()));
+        return CreatePartitionsResponse::default().with_results(results.collect());
+    }
+    if !topics.iter().all(|topic| can_be_path(&topic.name)) {
+        // No path in ZooKeeper: Kafka stumbles over it, and with it over all topics of the request.
+        let stumbled = || Err((ResponseError::UnknownServerError, None));
+        let results = topics.iter().map(|topic| result(&topic.name, stumbled()));
         return CreatePartitionsResponse::default().with_results(results.collect());
     }
     let counts = occurrences(topics.iter().map(|topic| &**topic.name));

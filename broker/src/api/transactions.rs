@@ -1,7 +1,8 @@
 //! Transactions: identities of their producers, what belongs to them, how they end, looking at them.
 
-use barnabas_core::ids::{TopicName, TopicPartition};
+use barnabas_core::ids::{TopicName, TopicPartition, is_internal_topic};
 use barnabas_core::transaction::{Init, Outcome, State, TransactionError};
+use indexmap::IndexSet;
 use kafka_protocol::messages as wire;
 use kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
@@ -24,6 +25,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::Context;
 use super::error_code::{NONE, ResponseError, ToErrorCode as _};
 use super::groups::wire_text;
+use super::repeated;
 use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::transactions::{ProducerRef, TransactionFilter};
 
@@ -102,17 +104,17 @@ pub async fn add_partitions_to_txn(
     context: &Context<'_>,
 ) -> AddPartitionsToTxnResponse {
     if context.version < BATCHED {
-        let transaction = AddPartitionsToTxnTransaction::default()
+        let mut transaction = AddPartitionsToTxnTransaction::default()
             .with_transactional_id(request.v3_and_below_transactional_id)
             .with_producer_id(request.v3_and_below_producer_id)
             .with_producer_epoch(request.v3_and_below_producer_epoch)
             .with_topics(request.v3_and_below_topics);
-        let results = add_to_one(&transaction, context).await;
+        let results = add_to_one(&mut transaction, context).await;
         return AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(results);
     }
     let mut results = Vec::with_capacity(request.transactions.len());
-    for transaction in request.transactions {
-        let topics = add_to_one(&transaction, context).await;
+    for mut transaction in request.transactions {
+        let topics = add_to_one(&mut transaction, context).await;
         results.push(
             AddPartitionsToTxnResult::default()
                 .with_transactional_id(transaction.transactional_id)
@@ -123,9 +125,23 @@ pub async fn add_partitions_to_txn(
 }
 
 async fn add_to_one(
-    transaction: &AddPartitionsToTxnTransaction,
+    transaction: &mut AddPartitionsToTxnTransaction,
     context: &Context<'_>,
 ) -> Vec<AddPartitionsToTxnTopicResult> {
+    repeated::merge_all(
+        &mut transaction.topics,
+        |topic| &topic.name,
+        |topic| &mut topic.partitions,
+        |partition| *partition,
+    );
+    let drop_empty = |transaction: &mut AddPartitionsToTxnTransaction| {
+        transaction
+            .topics
+            .retain(|topic| !topic.partitions.is_empty());
+    };
+    if transaction.verify_only {
+        drop_empty(transaction);
+    }
     let broker = context.broker;
     let partitions = partitions_of(&transaction.topics);
     let image = broker.metadata.image();
@@ -133,7 +149,10 @@ async fn add_to_one(
     let mut codes: Vec<i16> = partitions
         .iter()
         .map(|of| {
-            if exists(of) {
+            if is_internal_topic(&of.topic) && context.version < BATCHED {
+                // Offsets go there by a request of their own.
+                ResponseError::TopicAuthorizationFailed.code()
+            } else if exists(of) {
                 NONE
             } else {
                 ResponseError::UnknownTopicOrPartition.code()
@@ -144,6 +163,7 @@ async fn add_to_one(
         for code in codes.iter_mut().filter(|code| **code == NONE) {
             *code = ResponseError::OperationNotAttempted.code();
         }
+        drop_empty(transaction);
         return respond_added(&transaction.topics, &codes);
     }
     let producer = ProducerRef {
@@ -284,7 +304,7 @@ pub async fn list_transactions(
         }
     };
     let unknown = request.state_filters.into_iter();
-    let unknown = unknown.filter(|name| !State::is_name(name));
+    let unknown: IndexSet<StrBytes> = unknown.filter(|name| !State::is_name(name)).collect();
     let states = listed.into_iter().map(|(id, description)| {
         ListedTransaction::default()
             .with_transactional_id(TransactionalId(wire_text(&id)))
@@ -292,6 +312,6 @@ pub async fn list_transactions(
             .with_transaction_state(StrBytes::from_static_str(description.state.name()))
     });
     ListTransactionsResponse::default()
-        .with_unknown_state_filters(unknown.collect())
+        .with_unknown_state_filters(unknown.into_iter().collect())
         .with_transaction_states(states.collect())
 }

@@ -9,10 +9,10 @@ use kafka_protocol::messages::write_txn_markers_response::{
 use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 
 use super::Broker;
-use super::Context;
 use super::error_code::code_of;
 use super::groups::wire_text;
-use crate::coordinator::markers::{Marker, MarkerOutcome, MarkerWriter};
+use super::{Context, repeated};
+use crate::coordinator::markers::{Marker, MarkerError, MarkerOutcome, MarkerWriter};
 
 /// Ends transactions on partitions that this broker leads; see [`MarkerWriter::write`].
 pub async fn write_txn_markers(broker: &Broker, markers: Vec<Marker>) -> Vec<MarkerOutcome> {
@@ -29,7 +29,17 @@ pub async fn write_markers(
     request: WriteTxnMarkersRequest,
     context: &Context<'_>,
 ) -> WriteTxnMarkersResponse {
-    let markers = request.markers.into_iter().map(read).collect();
+    let markers = request.markers.into_iter().map(read);
+    // One without partitions is not answered, as there is nothing to do.
+    let markers: Vec<Marker> = markers
+        .filter(|marker| !marker.partitions.is_empty())
+        .collect();
+    if markers
+        .iter()
+        .any(|marker| is_of_nobody(marker) && is_here(marker, context))
+    {
+        return stumbled(markers);
+    }
     let outcomes = write_txn_markers(context.broker, markers).await;
     let mut results: Vec<WritableTxnMarkerResult> = Vec::with_capacity(outcomes.len());
     for outcome in outcomes {
@@ -50,7 +60,42 @@ pub async fn write_markers(
     WriteTxnMarkersResponse::default().with_markers(results)
 }
 
-fn read(marker: WritableTxnMarker) -> Marker {
+/// Whether no producer can have sent what the marker ends: -1 stands for none.
+fn is_of_nobody(marker: &Marker) -> bool {
+    marker.producer_id == -1 || marker.producer_epoch == -1
+}
+
+fn is_here(marker: &Marker, context: &Context<'_>) -> bool {
+    let replicas = &context.broker.replicas;
+    let mut partitions = marker.partitions.iter();
+    partitions.any(|of| replicas.partition(&of.topic, of.partition).is_ok())
+}
+
+/// Kafka stumbles over a marker that cannot be written, and with it over the whole request.
+fn stumbled(markers: Vec<Marker>) -> WriteTxnMarkersResponse {
+    let markers = markers.into_iter().map(|marker| {
+        let outcome = MarkerOutcome {
+            producer_id: marker.producer_id,
+            partitions: marker
+                .partitions
+                .into_iter()
+                .map(|of| (of, Err(MarkerError::Unexpected)))
+                .collect(),
+        };
+        WritableTxnMarkerResult::default()
+            .with_producer_id(outcome.producer_id.into())
+            .with_topics(respond(&outcome))
+    });
+    WriteTxnMarkersResponse::default().with_markers(markers.collect())
+}
+
+fn read(mut marker: WritableTxnMarker) -> Marker {
+    repeated::merge(
+        &mut marker.topics,
+        |topic| &topic.name,
+        |topic| &mut topic.partition_indexes,
+        |partition| *partition,
+    );
     let partitions = marker.topics.into_iter().flat_map(|topic| {
         let name = TopicName::from(&**topic.name);
         let partitions = topic.partition_indexes.into_iter();

@@ -35,6 +35,12 @@ pub async fn txn_offset_commit(
         for partition in &topic.partitions {
             let index = partition.partition_index;
             if image.partition(&topic.name, index).is_some() {
+                // What is there is answered once, by the last that is said of it.
+                known.retain(
+                    |(name, one): &(&WireTopicName, &TxnOffsetCommitRequestPartition)| {
+                        **name != topic.name || one.partition_index != index
+                    },
+                );
                 known.push((&topic.name, partition));
             } else {
                 add(&mut refused, &topic.name, index, unknown);
@@ -46,6 +52,16 @@ pub async fn txn_offset_commit(
         let codes = commit(&request, &known, context).await;
         for ((topic, partition), code) in known.into_iter().zip(codes) {
             add(&mut topics, topic, partition.partition_index, code);
+        }
+    }
+    // Here Kafka tells of topics without partitions.
+    for topic in request
+        .topics
+        .iter()
+        .filter(|topic| topic.partitions.is_empty())
+    {
+        if topics.iter().all(|known| known.name != topic.name) {
+            topics.push(TxnOffsetCommitResponseTopic::default().with_name(topic.name.clone()));
         }
     }
     TxnOffsetCommitResponse::default().with_topics(topics)

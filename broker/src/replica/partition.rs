@@ -558,7 +558,7 @@ impl Partition {
         }
         let log = usable_log(&view, request.current_leader_epoch, from)?;
         if let Reader::Follower { id, .. } = request.reader
-            && !self.lock().replicas().contains(&id)
+            && (id == self.neighbourhood.broker_id || !self.lock().replicas().contains(&id))
         {
             return Err(if request.current_leader_epoch == -1 {
                 PartitionError::NotLeaderOrFollower

@@ -245,6 +245,8 @@ impl Controller {
                 Some(ControlledShutdownError::StaleBrokerEpoch)
             }
             Some(_) => None,
+            // Kafka looks for an epoch that is not there.
+            None if broker_epoch != -1 => Some(ControlledShutdownError::Failed),
             None => Some(ControlledShutdownError::BrokerNotAvailable),
         };
         if let Some(error) = refusal {

@@ -25,7 +25,7 @@ const CHUNK_SIZE: usize = 128 * 1024;
 /// records below `fetch_offset` in uncompressed batches that have to be converted. The result has
 /// exactly as many bytes as `bytes` (but always room for the first converted batch): longer output is
 /// cut there, shorter output is filled up with a partial message that consumers ignore. If everything
-/// was dropped, only that filler message is given, in 12 bytes.
+/// was dropped, only that filler message is given, in 12 bytes; nothing is made of less than a batch.
 ///
 /// Errors: zstd in the first batch that is not dropped; later it only ends the conversion, so that the
 /// consumer gets to it with its next fetch.
@@ -76,8 +76,12 @@ pub fn down_convert(
             break;
         }
     }
-    if out.is_empty() && any {
-        return Ok(fill(out, LOG_OVERHEAD));
+    if out.is_empty() {
+        return Ok(if any {
+            fill(out, LOG_OVERHEAD)
+        } else {
+            Bytes::new()
+        });
     }
     Ok(fill(out, size))
 }
