@@ -103,6 +103,10 @@ const BAD: &[(&str, &str)] = &[
         "operator/balancing/failureGrace",
     ),
     (
+        "operator.balancing.moveCooldown=0s",
+        "operator/balancing/moveCooldown",
+    ),
+    (
         "operator.balancing.throttle=fast",
         "operator/balancing/throttle",
     ),
