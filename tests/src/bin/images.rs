@@ -1,4 +1,4 @@
-//! Makes images of the static binaries that `cargo xtask images` has built.
+//! Makes images of the binaries that `cargo xtask images` has built, with the libraries of those that are not static.
 #![expect(
     clippy::print_stdout,
     reason = "a command line tool talks on standard output"
@@ -9,7 +9,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use barnabas_tests::images::{Image, sbom};
+use barnabas_tests::images::{Entry, Image, libraries, sbom};
 
 /// Package, what it is, and ports; the binary has the package's name.
 const PROGRAMS: [(&str, &str, &[u16]); 2] = [
@@ -37,6 +37,11 @@ fn main() -> Result<()> {
         let name = format!("localhost/{program}:{}", tag.display());
         let binary = stripped(&binaries.join(program), &output.join("stripped"))?;
         let mut image = Image::of_program(&name, program, binary, ports.to_vec(), &sbom(program)?);
+        for library in libraries(&binaries.join(program))? {
+            let bytes = fs::read(&library).with_context(|| library.display().to_string())?;
+            let path = library.display().to_string();
+            image.entries.push(Entry::file(&path, 0o755, bytes));
+        }
         let version = "org.opencontainers.image.version".to_owned();
         image.labels.push((version, tag.display().to_string()));
         let label = "org.opencontainers.image.description".to_owned();

@@ -4,6 +4,7 @@
 //! same as one archive, which `ctr images import` and `podman load` take.
 
 mod archive;
+mod libraries;
 mod sbom;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use ring::digest;
 use serde_json::{Value, json};
 
 pub use archive::{Archive, Entry};
+pub use libraries::libraries;
 pub use sbom::sbom;
 
 /// Who everything in an image runs as.

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::lab::shell;
-use crate::images::{Entry, Image, USER};
+use crate::images::{Entry, Image, USER, libraries as libraries_of};
 use crate::tools::{repository, test_tool};
 use crate::zookeeper_server::CLASSPATH;
 
@@ -42,8 +42,8 @@ pub(super) fn toolbox(scratch: &Path) -> Result<Image> {
     add_below(&mut entries, &java, "opt/java", &|path| {
         !path.starts_with("legal")
     })?;
-    libraries.extend(needed(&java.join("bin/java"))?);
-    libraries.extend(needed(&java.join("lib/server/libjvm.so"))?);
+    libraries.extend(libraries_of(&java.join("bin/java"))?);
+    libraries.extend(libraries_of(&java.join("lib/server/libjvm.so"))?);
     // Jars of Debian name each other by absolute paths.
     for jar in jars()? {
         let bytes = fs::read(&jar).with_context(|| jar.display().to_string())?;
@@ -58,7 +58,7 @@ pub(super) fn toolbox(scratch: &Path) -> Result<Image> {
         0o755,
         fs::read(&python).with_context(|| python.display().to_string())?,
     ));
-    libraries.extend(needed(&python)?);
+    libraries.extend(libraries_of(&python)?);
     let name = python.file_name().unwrap_or_default().to_string_lossy();
     let version = name.trim_start_matches("python3").to_owned();
     let home = PathBuf::from(format!("{PYTHON}{version}"));
@@ -70,7 +70,7 @@ pub(super) fn toolbox(scratch: &Path) -> Result<Image> {
     };
     add_below(&mut entries, &home, &home.display().to_string(), &is_wanted)?;
     for file in files_below(&home.join("lib-dynload"))? {
-        libraries.extend(needed(&file)?);
+        libraries.extend(libraries_of(&file)?);
     }
     let packages = test_tool("python/lib").join(format!("python3{version}/site-packages"));
     for package in ["kafka", "crc32c"] {
@@ -125,20 +125,6 @@ fn jars() -> Result<BTreeSet<PathBuf>> {
     let named = named.split_whitespace().map(PathBuf::from);
     all.extend(named.filter(|jar| jar.exists()));
     Ok(all)
-}
-
-/// The shared libraries that a program or library loads, and what loads them.
-fn needed(binary: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(binary).output();
-    let output = output.context("cannot run ldd")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = text.split_whitespace();
-    // Those beside the binary itself come with it.
-    let own = binary.ancestors().nth(2).unwrap_or(binary);
-    Ok(words
-        .filter(|word| word.starts_with('/') && !Path::new(word).starts_with(own))
-        .map(PathBuf::from)
-        .collect())
 }
 
 /// Adds all files below `directory` that `is_wanted` by their paths in it.
