@@ -26,7 +26,13 @@ async fn main() -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
 
-    let lab = tokio::task::spawn_blocking(move || serve(&directory, nodes, &images)).await??;
+    let started = tokio::task::spawn_blocking(move || serve(&directory, nodes, &images));
+    let lab = tokio::select! {
+        started = started => started??,
+        // What is there so far is cleaned up when this process is gone.
+        _ = interrupt.recv() => std::process::exit(1),
+        _ = terminate.recv() => std::process::exit(1),
+    };
     println!("serving");
     tokio::select! {
         _ = interrupt.recv() => {}

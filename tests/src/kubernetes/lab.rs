@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::caretaker::Caretaker;
 use super::control_plane::{ControlPlane, Options, succeed};
 use super::lab_network::LabNetwork;
 use super::node::{Node, kube_proxy};
@@ -20,12 +21,6 @@ use crate::wait;
 use crate::zookeeper_server::CLASSPATH;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What kubelets change for the whole machine.
-const SYSCTLS: [&str; 3] = [
-    "vm/overcommit_memory",
-    "kernel/panic",
-    "kernel/panic_on_oops",
-];
 const VOLUMES_OF_A_NODE: u8 = 6;
 
 /// A running cluster; dropping it ends its processes and removes its network. Its fields are dropped in their order.
@@ -36,8 +31,9 @@ pub struct Lab {
     helpers: Vec<ServerProcess>,
     pub plane: ControlPlane,
     network: LabNetwork,
-    _sysctls: Sysctls,
     images: Vec<PathBuf>,
+    /// Behind all that it cleans up after.
+    _caretaker: Caretaker,
     directory: tempfile::TempDir,
 }
 
@@ -48,8 +44,9 @@ impl Lab {
         // Paths of sockets must be short.
         let directory = tempfile::Builder::new().prefix("kl").tempdir_in("/tmp")?;
         let at = directory.path().to_owned();
-        let sysctls = Sysctls::note();
-        let network = LabNetwork::new(nodes)?;
+        let name = LabNetwork::name();
+        let caretaker = Caretaker::start(&name, &Node::control_groups(), &at)?;
+        let network = LabNetwork::new(&name, nodes)?;
         let options = Options {
             machine: Some(network.hub.clone()),
             nodes,
@@ -65,8 +62,8 @@ impl Lab {
             helpers: Vec::new(),
             plane,
             network,
-            _sysctls: sysctls,
             images: [&[pause, tools], images].concat(),
+            _caretaker: caretaker,
             directory,
         };
         lab.start_name_service()?;
@@ -259,29 +256,4 @@ pub(super) fn shell() -> Result<Vec<Entry>> {
         Entry::directory("tmp", 0o1777),
     ];
     Ok(entries.into_iter().chain(links).collect())
-}
-
-/// Settings of the whole machine, put back when dropped.
-#[derive(Debug)]
-struct Sysctls(Vec<(PathBuf, String)>);
-
-impl Sysctls {
-    fn note() -> Sysctls {
-        let paths = SYSCTLS.iter().map(|name| Path::new("/proc/sys").join(name));
-        Sysctls(
-            paths
-                .filter_map(|path| Some((path.clone(), fs::read_to_string(path).ok()?)))
-                .collect(),
-        )
-    }
-}
-
-impl Drop for Sysctls {
-    fn drop(&mut self) {
-        for (path, value) in &self.0 {
-            if let Err(error) = fs::write(path, value) {
-                eprintln!("{}: {error}", path.display());
-            }
-        }
-    }
 }

@@ -15,12 +15,17 @@ pub(super) struct LabNetwork {
 }
 
 impl LabNetwork {
-    /// A hub on 10.250.0.1, nodes on .11, .12, …; pods of node n have 10.244.n.0/24, services 10.96.0.0/16.
-    pub(super) fn new(nodes: u8) -> Result<LabNetwork> {
+    /// A name that no network has had in this process.
+    pub(super) fn name() -> String {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        remove_left_over()?;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("barnabas-{}-k{number}", std::process::id());
+        format!("barnabas-{}-k{number}", std::process::id())
+    }
+
+    /// A hub on 10.250.0.1, nodes on .11, .12, …; pods of node n have 10.244.n.0/24, services 10.96.0.0/16. The names of
+    /// all begin with `name`.
+    pub(super) fn new(name: &str, nodes: u8) -> Result<LabNetwork> {
+        remove_left_over()?;
         let machine = |suffix: &str, host: u8| Machine {
             namespace: format!("{name}-{suffix}"),
             address: Ipv4Addr::new(10, 250, 0, host),

@@ -1,5 +1,6 @@
 //! A real Kubernetes on this machine: a control plane of processes on loopback, with nodes if a test wants them.
 
+mod caretaker;
 mod certificates;
 mod control_plane;
 mod kubeconfig;

@@ -258,8 +258,13 @@ while wait -n; jobs -rp | grep -q .; do :; done
         )
     }
 
+    /// What the names of all nodes' control groups begin with.
+    pub(super) fn control_groups() -> String {
+        format!("barnabas-{}", std::process::id())
+    }
+
     fn control_group(&self) -> String {
-        format!("/barnabas-{}-{}", std::process::id(), self.name())
+        format!("/{}-{}", Self::control_groups(), self.name())
     }
 
     /// A group of its own in every hierarchy of version 1, as the kubelet wants its root to be there.

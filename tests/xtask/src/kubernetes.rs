@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::install::{contents, part};
 use crate::run::{check_quietly, command, output, root, test_tools};
@@ -109,4 +109,37 @@ fn linker_flags() -> String {
     ];
     let set = set.map(|(name, value)| format!("-X k8s.io/component-base/version.{name}={value}"));
     format!("-s -w {}", set.join(" "))
+}
+
+/// What a node needs of the machine, and how to try it. All that is made is in namespaces that end with the shell.
+const NEEDS: [(&str, &str); 5] = [
+    ("root", "[ $(id -u) = 0 ]"),
+    (
+        "mount, process and network namespaces",
+        "unshare --mount --pid --net --uts --ipc --fork --mount-proc true",
+    ),
+    (
+        "bridges and veth links in network namespaces",
+        "unshare --net sh -c 'ip link add try type bridge && ip link add one type veth peer name two'",
+    ),
+    (
+        "control groups of version 1 that can be made (cpu, cpuset, memory, pids, devices, freezer)",
+        "for one in cpu cpuset memory pids devices freezer; do at=/sys/fs/cgroup/$one/barnabas-try-$$; \
+         mkdir $at && rmdir $at || exit 1; done",
+    ),
+    (
+        "overlay mounts in /tmp",
+        "at=$(mktemp -d) && mkdir $at/lower $at/upper $at/work $at/all && unshare --mount mount -t overlay overlay \
+         -o lowerdir=$at/lower,upperdir=$at/upper,workdir=$at/work $at/all; result=$?; rm -rf $at; exit $result",
+    ),
+];
+
+/// An error in one sentence that names the first thing this machine lacks for nodes.
+pub(crate) fn require_nodes() -> Result<()> {
+    for (need, test) in NEEDS {
+        if check_quietly(&mut command("sh", &["-c", test])).is_err() {
+            bail!("a cluster with nodes needs {need}, which this machine does not give");
+        }
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
+use crate::kubernetes::require_nodes;
 use crate::run::{cargo, check};
 use crate::{images, install};
 
@@ -75,12 +76,15 @@ pub(crate) fn test(words: Vec<String>) -> Result<()> {
 /// The system on a cluster with real nodes: it needs root, and images of what is there now.
 fn kubernetes(release: bool) -> Result<()> {
     let start = Instant::now();
+    require_nodes()?;
     install::for_nodes()?;
     images::make(!release, "0.1.0")?;
     println!("images after {} s", start.elapsed().as_secs());
     // The whole workspace, so that crates are built with the same features as by all other tasks.
     let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "kubernetes"]);
     tests.args(["--", "--ignored", "--nocapture"]);
+    // Clusters end with this process, however that ends.
+    tests.env("BARNABAS_ENDS_WITH", std::process::id().to_string());
     // A cluster at a time.
     check(tests.arg("--test-threads=1"))?;
     println!("{} s in all", start.elapsed().as_secs());

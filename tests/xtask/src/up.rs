@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::arguments::Arguments;
+use crate::kubernetes::require_nodes;
 use crate::processes::{Server, brokers_known, listens, servers, zookeeper_serves};
 use crate::run::{cargo, check, command, root, target};
 use crate::{images, install};
@@ -112,6 +113,7 @@ pub(crate) fn down(words: Vec<String>) -> Result<()> {
 
 /// A Kubernetes with four nodes on this machine, and the chart installed in it.
 fn up_kubernetes(profile: Profile) -> Result<()> {
+    require_nodes()?;
     install::for_nodes()?;
     images::make(profile == Profile::Debug, "0.1.0")?;
     let mut build = cargo(&[
