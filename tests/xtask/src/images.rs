@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::arguments::Arguments;
-use crate::run::{cargo, check, root, target};
+use crate::run::{cargo, check, command, root, target};
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// Compiled into programs where the compiler would write a time.
@@ -25,27 +25,29 @@ pub(crate) fn images(words: Vec<String>) -> Result<()> {
 /// machine's C library beside them: nothing is compiled a second time.
 pub(crate) fn make(is_debug: bool, tag: &str) -> Result<()> {
     let mut build = cargo(&["build", "--quiet", "--locked"]);
-    build.args([
-        "--package",
-        "barnabas-broker",
-        "--package",
-        "barnabas-operator",
-    ]);
     let binaries = if is_debug {
         println!("building the broker and the operator");
+        // A test among them lets crates have the features that all tests build them with.
+        build.args(["--workspace", "--bins", "--test", "kubernetes"]);
         target().join("debug")
     } else {
         println!("building static binaries");
         let flags = flags()?;
         build
             .args(["--release", "--target", TRIPLE])
+            .args(["--package", "barnabas-broker"])
+            .args(["--package", "barnabas-operator"])
             .env("CARGO_ENCODED_RUSTFLAGS", flags.rust.join("\u{1f}"))
             .env("CFLAGS_x86_64_unknown_linux_gnu", flags.c.join(" "))
             .env("SOURCE_DATE_EPOCH", NO_TIME);
         target().join(TRIPLE).join("release")
     };
     check(&mut build)?;
-    let mut write = cargo(&["run", "--quiet", "--locked", "--bin", "images", "--"]);
+    let mut write = if is_debug {
+        command(binaries.join("images"), &[])
+    } else {
+        cargo(&["run", "--quiet", "--locked", "--bin", "images", "--"])
+    };
     write.arg(binaries).arg(target().join("images")).arg(tag);
     check(&mut write)
 }
