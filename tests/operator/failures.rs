@@ -35,6 +35,8 @@ const BROKERS: i32 = 4;
 /// Of what is probably gone, and of what certainly is.
 const FAILURE_GRACE: Duration = Duration::from_secs(12);
 const LOST_GRACE: Duration = Duration::from_secs(4);
+/// Longer than what the settings below let pass between moves: settled for 3 s, a cool-down of 1 s, a look each 2 s.
+const BETWEEN_PLANS: Duration = Duration::from_secs(10);
 
 /// How often the operator is killed; nothing if the story is not asked for.
 fn kills() -> Option<usize> {
@@ -369,12 +371,34 @@ impl World {
 
     /// All replicas in sync, as many as asked for, and nothing moves.
     fn wait_until_quiet(&self, what: &str, condition: impl Fn(&Views) -> bool) -> Views {
-        self.wait_for_views(what, |views| {
-            let mut all = views.values();
-            all.all(|one| one.leader.is_some() && one.isr.len() == one.replicas.len())
-                && condition(views)
-                && self.is_idle()
-        })
+        loop {
+            let views = self.wait_for_views(what, |views| {
+                let mut all = views.values();
+                all.all(|one| one.leader.is_some() && one.isr.len() == one.replicas.len())
+                    && condition(views)
+                    && self.is_idle()
+            });
+            // The last move may have ended between the two looks.
+            if replicas(&self.views()) == replicas(&views) {
+                return views;
+            }
+        }
+    }
+
+    /// Quiet, and nothing more is planned: for longer than the operator waits between two plans nothing changes.
+    fn wait_until_settled(&self, what: &str) -> BTreeMap<i32, Vec<i32>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = replicas(&self.wait_until_quiet(what, |_| true));
+            let until = Instant::now() + BETWEEN_PLANS;
+            while replicas(&self.views()) == before {
+                if Instant::now() >= until {
+                    return before;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            assert!(Instant::now() < deadline, "{what}: moves go on and on");
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -438,11 +462,15 @@ impl World {
         assert!(found.is_some(), "throttles stay\n{}", self.log_end());
     }
 
-    /// Broker 2 and 3 of this topic have their node and process back.
+    /// Node and process are there again.
     fn bring_back(&mut self, broker: i32) {
         self.kubelets.find(broker);
         self.apply_node(broker);
         self.cluster.start_broker(broker).unwrap();
+        self.wait_for_return(broker);
+    }
+
+    fn wait_for_return(&self, broker: i32) {
         let name = format!("brokers-{}", broker - 1);
         // What was evicted from a node that nobody could reach is gone now.
         let deleted = self.kubectl(&format!(
@@ -773,15 +801,24 @@ fn two_operators(world: &mut World) {
 /// F8: half of the brokers are gone at once: something else must be wrong, nothing moves.
 fn too_many_are_down(world: &mut World) {
     world.say("F8 half of the brokers are gone");
-    let before = replicas(&world.views());
+    let before = world.wait_until_settled("before half are gone");
     for broker in [2, 3] {
         world.kubelets.lose(broker);
         world.cluster.kill(broker);
     }
     world.wait_for_event("TooManyBrokersDown");
     world.assert_nothing_moves(&before);
+    // Both: their waits are over, so if one were back alone the other would be healed.
     for broker in [2, 3] {
-        world.bring_back(broker);
+        world.cluster.spawn(broker).unwrap();
+    }
+    for broker in [2, 3] {
+        world.kubelets.find(broker);
+        world.apply_node(broker);
+        world.cluster.wait_for(broker).unwrap();
+    }
+    for broker in [2, 3] {
+        world.wait_for_return(broker);
     }
     let after = world.wait_until_quiet("all are back", |_| true);
     assert_eq!(replicas(&after), before);

@@ -152,6 +152,13 @@ impl Machine {
             self.note(seen, now.monotonic);
             too_many_down(seen)
         };
+        if let Some(Frozen::TooManyDown { .. }) = frozen {
+            // Whatever took so many down is likely to end for all of them, though not at one moment: who
+            // is not the first to return is waited for anew.
+            for memory in self.brokers.values_mut() {
+                memory.gone_since = memory.gone_since.map(|_| now.monotonic);
+            }
+        }
         let zones_gone = zones_gone(seen);
         let mut evidence = Evidence {
             brokers: BTreeMap::new(),
@@ -464,6 +471,30 @@ mod tests {
         assert_eq!(evidence.of(BrokerId(0)).state, BrokerState::Unknown);
         assert_eq!(evidence.of(BrokerId(2)).state, BrokerState::Alive);
         assert!(evidence.brokers.values().all(|one| !one.is_due));
+    }
+
+    /// The others are not made anew elsewhere the moment that one is back.
+    #[test]
+    fn the_wait_begins_anew_when_no_longer_too_many_are_down() {
+        let without = |ids: &[i32]| {
+            let mut seen = well(4);
+            for id in ids {
+                seen.brokers.get_mut(&BrokerId(*id)).unwrap().registered = None;
+            }
+            seen
+        };
+        let grace = Graces::default().failure;
+        let mut machine = Machine::default();
+        machine.observe(&well(4), at(MINUTE));
+        machine.observe(&without(&[0, 1]), at(MINUTE * 2));
+        let later = MINUTE * 500;
+        machine.observe(&without(&[0, 1]), at(later));
+        let one = without(&[0]);
+        let (evidence, _) = machine.observe(&one, at(later + MINUTE / 60));
+        assert_eq!(evidence.frozen, None);
+        assert!(!evidence.of(BrokerId(0)).is_due);
+        let (evidence, _) = machine.observe(&one, at(later + grace));
+        assert!(evidence.of(BrokerId(0)).is_due);
     }
 
     fn facts() -> impl Strategy<Value = Facts> {
