@@ -9,7 +9,7 @@ use std::time::Duration;
 use barnabas_core::ids::{BrokerEpoch, BrokerId};
 use barnabas_core::time::Now;
 
-use crate::moves::{BrokerEvidence, BrokerState, Evidence, Frozen};
+use crate::moves::{BrokerEvidence, BrokerState, Evidence, Frozen, ManyDown};
 
 /// How long is waited before replicas are made anew elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +42,6 @@ impl Default for Graces {
 const RETURNS: usize = 3;
 /// … in so long is waited for twice as long.
 const FLAPPING: Duration = Duration::from_secs(30 * 60);
-/// More than this share of brokers gone at once mean that something else is wrong.
-const GONE_PERCENT_MAX: usize = 34;
 
 /// What is known of one broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,6 +129,7 @@ struct Memory {
 pub struct Machine {
     graces: Graces,
     brokers: BTreeMap<BrokerId, Memory>,
+    many_down: ManyDown,
     has_looked: bool,
 }
 
@@ -150,11 +149,13 @@ impl Machine {
             Some(Frozen::Blind("Kubernetes"))
         } else {
             self.note(seen, now.monotonic);
-            too_many_down(seen)
+            let all = seen.brokers.len();
+            let away = seen.brokers.values().filter(|one| one.registered.is_none());
+            let settled = self.graces.settled;
+            self.many_down
+                .look(away.count(), all, settled, now.monotonic)
         };
         if let Some(Frozen::TooManyDown { .. }) = frozen {
-            // Whatever took so many down is likely to end for all of them, though not at one moment: who
-            // is not the first to return is waited for anew.
             for memory in self.brokers.values_mut() {
                 memory.gone_since = memory.gone_since.map(|_| now.monotonic);
             }
@@ -225,14 +226,6 @@ impl Machine {
             memory.alive_since.get_or_insert(since);
         }
     }
-}
-
-fn too_many_down(seen: &Seen) -> Option<Frozen> {
-    let all = seen.brokers.len();
-    let away = seen.brokers.values().filter(|one| one.registered.is_none());
-    let away = away.count();
-    let allowed = (all * GONE_PERCENT_MAX / 100).max(1);
-    (away > allowed).then_some(Frozen::TooManyDown { down: away, all })
 }
 
 /// Zones of two or more brokers without any that is registered, while others are there.
@@ -483,18 +476,26 @@ mod tests {
             }
             seen
         };
-        let grace = Graces::default().failure;
+        let Graces {
+            failure, settled, ..
+        } = Graces::default();
         let mut machine = Machine::default();
         machine.observe(&well(4), at(MINUTE));
         machine.observe(&without(&[0, 1]), at(MINUTE * 2));
         let later = MINUTE * 500;
         machine.observe(&without(&[0, 1]), at(later));
         let one = without(&[0]);
-        let (evidence, _) = machine.observe(&one, at(later + MINUTE / 60));
+        let (evidence, _) = machine.observe(&one, at(later + settled / 2));
+        assert!(evidence.frozen.is_some());
+        let (evidence, _) = machine.observe(&one, at(later + settled));
         assert_eq!(evidence.frozen, None);
         assert!(!evidence.of(BrokerId(0)).is_due);
-        let (evidence, _) = machine.observe(&one, at(later + grace));
+        let (evidence, _) = machine.observe(&one, at(later + settled + failure));
         assert!(evidence.of(BrokerId(0)).is_due);
+        // Nothing is waited for when all are back.
+        machine.observe(&without(&[0, 1]), at(later * 2));
+        let (evidence, _) = machine.observe(&well(4), at(later * 2 + settled / 2));
+        assert_eq!(evidence.frozen, None);
     }
 
     fn facts() -> impl Strategy<Value = Facts> {

@@ -189,6 +189,7 @@ pub struct Registrations {
     /// A person says that they will not come back.
     pub lost: BTreeSet<BrokerId>,
     since: BTreeMap<BrokerId, Since>,
+    many_down: ManyDown,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +201,37 @@ enum Since {
 /// More brokers than this share of all that are gone at once mean that something else is wrong.
 const GONE_PERCENT_MAX: usize = 34;
 
+/// Whether too many brokers are gone, or were a moment ago: whatever took them away is likely to end for all
+/// of them, but not at one moment, and who is not the first to return shall not be made anew elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ManyDown {
+    /// When and how many they last were.
+    last: Option<(Duration, usize)>,
+}
+
+impl ManyDown {
+    /// Takes in how many of all are gone now; says why nothing is to be begun. Afterwards the waits for those
+    /// that are gone are to begin anew.
+    pub fn look(
+        &mut self,
+        down: usize,
+        all: usize,
+        settled: Duration,
+        now: Duration,
+    ) -> Option<Frozen> {
+        if down > (all * GONE_PERCENT_MAX / 100).max(1) {
+            self.last = Some((now, down));
+        }
+        let (at, most) = self.last?;
+        let is_recent = at == now || now.saturating_sub(at) < settled;
+        if down == 0 || !is_recent {
+            self.last = None;
+            return None;
+        }
+        Some(Frozen::TooManyDown { down: most, all })
+    }
+}
+
 impl Registrations {
     pub fn new(graces: Graces, drain: BTreeSet<BrokerId>, lost: BTreeSet<BrokerId>) -> Self {
         Self {
@@ -207,6 +239,7 @@ impl Registrations {
             drain,
             lost,
             since: BTreeMap::new(),
+            many_down: ManyDown::default(),
         }
     }
 
@@ -245,12 +278,19 @@ impl Registrations {
         }
         let gone = self.since.keys().filter(|id| !registered.contains(id));
         let unexplained = gone.filter(|id| !self.lost.contains(id)).count();
-        let allowed = (self.since.len() * GONE_PERCENT_MAX / 100).max(1);
-        let mut evidence = Evidence::default();
-        if unexplained > allowed {
-            let all = self.since.len();
-            let down = unexplained;
-            evidence.frozen = Some(Frozen::TooManyDown { down, all });
+        let all = self.since.len();
+        let mut evidence = Evidence {
+            frozen: self
+                .many_down
+                .look(unexplained, all, self.graces.settled, now),
+            ..Evidence::default()
+        };
+        if evidence.frozen.is_some() {
+            for since in self.since.values_mut() {
+                if let Since::Gone(since) = since {
+                    *since = now;
+                }
+            }
         }
         for (id, since) in &self.since {
             let found = match since {

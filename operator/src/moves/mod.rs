@@ -40,7 +40,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-pub use evidence::{BrokerEvidence, BrokerState, Evidence, EvidenceSource, Frozen};
+pub use evidence::{BrokerEvidence, BrokerState, Evidence, EvidenceSource, Frozen, ManyDown};
 pub use machine::{Action, Inputs, Machine, Order, Outcome, RunningMove, Status, Step, Wishes};
 pub use record::{Record, RecordStore};
 pub use report::{Event, Reporter, Subject, metrics};
