@@ -20,10 +20,13 @@ pub(crate) fn fuzz(words: Vec<String>) -> Result<()> {
         "--config=profile.release.lto=false",
         "--locked",
     ]);
-    tests
-        .arg("--target-dir")
-        .arg(target().join("fuzz"))
-        .args(["--workspace", FUZZ_TESTS]);
+    tests.arg("--target-dir").arg(target().join("fuzz")).args([
+        "--package",
+        "barnabas-tests",
+        "--test",
+        "fuzz",
+        FUZZ_TESTS,
+    ]);
     tests.env("BARNABAS_FUZZ_SECONDS", seconds.to_string());
     if let Some(seed) = seed {
         tests.env("BARNABAS_FUZZ_SEED", seed.to_string());
