@@ -139,7 +139,11 @@ fn exercise(bytes: &Bytes) {
     }
     for magic in [0, 1] {
         if let Ok(converted) = legacy::down_convert(bytes, magic, 7) {
-            assert!(converted.len() >= bytes.len().min(12));
+            // At least a message that consumers ignore, unless there is not one whole batch.
+            match batches(bytes).next() {
+                Some(Ok(_)) => assert!(converted.len() >= 12),
+                _ => assert!(converted.is_empty()),
+            }
         }
     }
 }

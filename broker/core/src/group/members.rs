@@ -117,10 +117,11 @@ impl Members {
         self.leader.as_deref() == Some(id)
     }
 
-    /// Whether some protocol of these is one that all members have.
+    /// Whether some protocol of these is one that all members have; without members any is.
     pub(super) fn share_one_of(&self, protocols: &Protocols) -> bool {
         let mut protocols = protocols.iter();
-        protocols.any(|(name, _)| self.support.get(name) == Some(&self.len()))
+        let having = |name| self.support.get(name).copied().unwrap_or(0);
+        protocols.any(|(name, _)| having(name) == self.len())
     }
 
     /// The longest time that any member wants to have for a rebalance; milliseconds.

@@ -289,6 +289,27 @@ fn a_dynamic_member_comes_again_with_the_id_that_it_was_given() {
 }
 
 #[test]
+fn who_was_given_an_id_may_join_when_everybody_else_has_gone() {
+    let (mut world, ids) = World::stable(2);
+    world.join(&ids[0]);
+    let ticket = world.join_with(|join| join.needs_known_id = true);
+    let id = Arc::clone(&world.joins[&ticket].as_ref().unwrap_err().member_id);
+    for member_id in ids {
+        let leaver = Leaver {
+            member_id,
+            group_instance_id: None,
+        };
+        let now = world.now();
+        let (_, effects) = world.group.leave(&[leaver], &RULES, now).unwrap();
+        world.carry_out(effects);
+    }
+    assert_eq!(world.group.state(), State::PreparingRebalance);
+    let again = world.join(&id);
+    world.pass(10_000);
+    assert_eq!(world.joined(again).member_id, id);
+}
+
+#[test]
 fn the_leader_divides_the_work_and_everybody_gets_a_part() {
     let (mut world, ids) = World::stable(2);
     let again = world.sync(&ids[1], 1, &[]);
