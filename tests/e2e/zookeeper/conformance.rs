@@ -36,6 +36,7 @@ async fn all_stories(ensemble: &dyn Ensemble) {
         data_watches,
         child_watches,
         batches_keep_their_order,
+        many_reads,
         ephemeral_nodes,
         recursive_creation,
         connection_loss,
@@ -386,6 +387,44 @@ async fn batches_keep_their_order(ensemble: &dyn Ensemble) {
     drop(zk.submit(vec![Operation::create("/left", None)]));
     assert!(exists(&client, "/left").await);
     assert_eq!(zk.submit(Vec::new()).await, []);
+}
+
+/// Whether or not they share requests: each is answered for itself, in its place among what changes.
+async fn many_reads(ensemble: &dyn Ensemble) {
+    let client = ensemble.connect().await;
+    let zk = &client.coordination;
+    let number = |index: usize| format!("/{index}");
+    let created = (0..250).filter(|index| index % 10 != 3);
+    let created = created.map(|index| Operation::create(number(index), number(index).into_bytes()));
+    let created = zk.submit(created.collect()).await;
+    assert!(created.iter().all(Result::is_ok));
+    let reads = || (0..250).map(|index| Operation::get(number(index)));
+    let mut batch: Vec<Operation> = reads().collect();
+    batch.push(Operation::set("/7", b"new".to_vec()));
+    batch.extend(reads());
+    client.cut_off().await;
+    let waiting = zk.submit(batch);
+    client.reconnect().await;
+    let results = in_time(waiting).await;
+    assert_eq!(results.len(), 501);
+    for (index, result) in results
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| *index != 250)
+    {
+        let is_later = index > 250;
+        let of = if is_later { index - 251 } else { index };
+        let expected = match of {
+            7 if is_later => Some(b"new".to_vec()),
+            of if of % 10 == 3 => None,
+            of => Some(number(of).into_bytes()),
+        };
+        match (result, expected) {
+            (Ok(Outcome::Data { data, .. }), expected @ Some(_)) => assert_eq!(*data, expected),
+            (Err(Error::NoNode), None) => {}
+            (result, expected) => panic!("{index}: {result:?}, not {expected:?}"),
+        }
+    }
 }
 
 async fn ephemeral_nodes(ensemble: &dyn Ensemble) {

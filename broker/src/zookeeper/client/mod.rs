@@ -2,6 +2,7 @@
 
 mod jks;
 mod null_data;
+mod reading;
 mod rights;
 mod session;
 mod stores;

@@ -23,6 +23,7 @@ use zookeeper_client::{
 
 use super::Shared;
 use super::null_data::{Lost, NullDataWriter};
+use super::reading::ReadsTogether;
 use super::translate::{self, Answer, WatchKind};
 use crate::zookeeper::coordination::{
     CoordinationError, CoordinationEvent, CreateMode, NodeEvent, Operation, Outcome, SessionHold,
@@ -129,7 +130,7 @@ enum End {
     Closed,
 }
 
-/// Requests that were sent together; one, but for changes with null data.
+/// Requests that were sent together; one, but for changes with null data and many reads.
 type InFlight = BoxFuture<'static, Vec<(Request, Answer)>>;
 
 pub(super) struct SessionTask {
@@ -139,6 +140,7 @@ pub(super) struct SessionTask {
     cluster: String,
     null_data: Arc<Mutex<NullDataWriter>>,
     null_data_used: Option<Instant>,
+    reads: ReadsTogether,
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedReceiver<Job>,
     waiting: VecDeque<Request>,
@@ -183,6 +185,7 @@ impl SessionTask {
             connector,
             null_data: Arc::new(Mutex::new(null_data)),
             null_data_used: None,
+            reads: ReadsTogether::default(),
             shared,
             jobs,
             waiting: VecDeque::new(),
@@ -449,11 +452,18 @@ impl SessionTask {
         let mut asking: InFlight = match self.lane {
             Lane::Session => {
                 let (client, set_acl) = (client.clone(), self.options.set_acl);
-                async move {
-                    let answer = translate::run(&client, &request.operation, set_acl).await;
-                    vec![(request, answer)]
+                let joining = self.reads.joining(&request, self.waiting.iter());
+                if joining > 0 {
+                    let mut requests = vec![request];
+                    requests.extend(self.waiting.drain(..joining));
+                    self.reads.clone().run(client, requests, set_acl).boxed()
+                } else {
+                    async move {
+                        let answer = translate::run(&client, &request.operation, set_acl).await;
+                        vec![(request, answer)]
+                    }
+                    .boxed()
                 }
-                .boxed()
             }
             Lane::NullData => {
                 self.null_data_used = Some(Instant::now());

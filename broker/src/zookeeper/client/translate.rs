@@ -1,8 +1,9 @@
 //! Operations as calls of the client library, and its answers as outcomes.
 
 use zookeeper_client::{
-    Acl, Acls, Client, CreateMode as LibraryMode, CreateOptions, Error, EventType, MultiWriteError,
-    MultiWriteResult, OneshotWatcher, Permission, Stat as LibraryStat, WatchedEvent,
+    Acl, Acls, Client, CreateMode as LibraryMode, CreateOptions, Error, EventType, MultiReadResult,
+    MultiWriteError, MultiWriteResult, OneshotWatcher, Permission, Stat as LibraryStat,
+    WatchedEvent,
 };
 
 use super::null_data::wire::error as error_of_code;
@@ -71,21 +72,41 @@ pub(super) async fn run(client: &Client, operation: &Operation, set_acl: bool) -
 }
 
 fn refused(operation: &Operation, error: Error) -> Answer {
+    if is_lost(&error) {
+        return Answer::Lost;
+    }
     let error = match error {
-        // A broken connection shows as what broke it.
-        Error::ConnectionLoss
-        | Error::Custom(_)
-        | Error::Timeout
-        | Error::NoHosts
-        | Error::SessionMoved
-        | Error::SessionExpired
-        | Error::ClientClosed => return Answer::Lost,
         Error::NoNode if matches!(operation, Operation::Exists { .. }) => {
             return Answer::Done(Ok(Outcome::Exists(None)), None);
         }
         other => translated(&other),
     };
     Answer::Done(Err(error), None)
+}
+
+/// Whether the answer may have been lost: a broken connection shows as what broke it.
+pub(super) fn is_lost(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::ConnectionLoss
+            | Error::Custom(_)
+            | Error::Timeout
+            | Error::NoHosts
+            | Error::SessionMoved
+            | Error::SessionExpired
+            | Error::ClientClosed
+    )
+}
+
+/// The answer to one of several reads.
+pub(super) fn read(result: MultiReadResult) -> Answer {
+    let result = match result {
+        MultiReadResult::Data { data, stat } => Ok(data_of(data, &stat)),
+        MultiReadResult::Error { err } if is_lost(&err) => return Answer::Lost,
+        MultiReadResult::Error { err } => Err(translated(&err)),
+        _ => Err(CoordinationError::UnexpectedAnswer),
+    };
+    Answer::Done(result, None)
 }
 
 fn translated(error: &Error) -> CoordinationError {
