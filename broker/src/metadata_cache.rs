@@ -21,8 +21,13 @@ pub struct MetadataCache {
     expected: OnceLock<Expected>,
 }
 
+/// How long after a start a broker that hosts partitions does not say that there are no topics. It hears of them within
+/// milliseconds, but all brokers of a busy machine that start at once may take some seconds.
+const NO_TOPICS_IS_NO_ANSWER: Duration = Duration::from_secs(30);
+
 /// What a broker that has just started waits for.
 struct Expected {
+    since: Instant,
     until: Instant,
     /// It hosts partitions, so there are topics to hear of.
     has_topics: bool,
@@ -65,8 +70,13 @@ impl MetadataCache {
     /// Says that the controller is about to tell of the cluster, so that [`settled`](Self::settled) waits for
     /// that, for `patience` from now at most. `has_topics` says whether there are topics to hear of.
     pub fn expect_update(&self, patience: Duration, has_topics: bool) {
-        let until = Instant::now() + patience;
-        let is_first = self.expected.set(Expected { until, has_topics }).is_ok();
+        let since = Instant::now();
+        let expected = Expected {
+            since,
+            until: since + patience,
+            has_topics,
+        };
+        let is_first = self.expected.set(expected).is_ok();
         self.is_settled.store(!is_first, Ordering::Release);
     }
 
@@ -89,6 +99,16 @@ impl MetadataCache {
             self.wait_for(patience, is_told).await;
         }
         self.is_settled.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing can be said of topics: this broker has started a short while ago, hosts partitions, and was not
+    /// told of any topic. A client that hears of no topics takes its own for deleted.
+    pub fn is_ignorant(&self) -> bool {
+        self.expected.get().is_some_and(|expected| {
+            expected.has_topics
+                && expected.since.elapsed() < NO_TOPICS_IS_NO_ANSWER
+                && self.image.load().topics.is_empty()
+        })
     }
 
     /// Reports every later update.
@@ -182,6 +202,9 @@ mod tests {
         assert!(one_second.is_err(), "brokers are known, topics are not");
         cache.settled().await;
         assert!(cache.is_settled());
+        assert!(cache.is_ignorant(), "that there are topics is certain");
+        tokio::time::sleep(NO_TOPICS_IS_NO_ANSWER).await;
+        assert!(!cache.is_ignorant(), "they may have been deleted");
 
         let without_topics = MetadataCache::new();
         without_topics.expect_update(Duration::from_secs(2), false);
@@ -189,5 +212,6 @@ mod tests {
         update(&without_topics);
         let at_once = tokio::time::timeout(Duration::ZERO, without_topics.settled()).await;
         assert!(at_once.is_ok() && without_topics.is_settled());
+        assert!(!without_topics.is_ignorant());
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
     AllocateProducerIdsRequest, AlterPartitionRequest, ApiVersionsRequest,
-    ControlledShutdownRequest, LeaderAndIsrRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-    StopReplicaRequest, UpdateMetadataRequest,
+    ControlledShutdownRequest, LeaderAndIsrRequest, MetadataRequest, SaslAuthenticateRequest,
+    SaslHandshakeRequest, StopReplicaRequest, UpdateMetadataRequest,
 };
 use kafka_protocol::protocol::Request as _;
 
@@ -196,6 +196,10 @@ pub async fn dispatch(frame: Bytes, broker: &Arc<Broker>, connection: &Connectio
     };
     if !broker.metadata.is_settled() && is_for_clients(key) {
         broker.metadata.settled().await;
+    }
+    if key == MetadataRequest::KEY && broker.metadata.is_ignorant() {
+        // Whoever asks goes to another broker, or comes again.
+        return Outcome::Close(CloseReason::Hangup { api: api.name });
     }
     let request_bytes = body.len() as u64;
     let (outcome, times) = Timed::new((api.handle)(body, context), &call).await;
