@@ -260,6 +260,9 @@ fn orders_of_the_past_are_not_obeyed() {
             sleep(Duration::from_millis(700)).await;
             world.start(victim);
             sleep(Duration::from_secs(3)).await;
+            for node in world.nodes() {
+                world.network.repeat_orders(node);
+            }
             world.network.heal();
             world.restore_zookeeper(controller);
             sleep(Duration::from_secs(6)).await;

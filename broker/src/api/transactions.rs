@@ -23,12 +23,11 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::error_code::{NONE, ToErrorCode, code_for_producer};
+use super::error_code::{NONE, ResponseError, ToErrorCode as _};
 use super::groups::wire_text;
 use super::repeated;
 use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::transactions::{ProducerRef, TransactionFilter};
-use crate::producer_ids::ProducerIdError;
 
 /// No producer id, no producer epoch.
 const UNKNOWN: i64 = -1;
@@ -40,29 +39,18 @@ const OTHERS_KNOW_FENCED: i16 = 2;
 /// First version of `AddPartitionsToTxn` for several transactions, which brokers use to verify (KIP-890).
 const BATCHED: i16 = 4;
 
-/// Why a producer gets no identity.
-#[derive(Clone, Copy, Debug)]
-pub enum InitProducerError {
-    /// An id without an epoch, or an epoch without an id.
-    HalfAnIdentity,
-    ProducerId(ProducerIdError),
-    Transaction(TransactionError),
+/// The error of an outcome as clients of `version` know it.
+fn known_to(error: ResponseError, version: i16, knows_fenced: i16) -> ResponseError {
+    if error == ResponseError::ProducerFenced && version < knows_fenced {
+        ResponseError::InvalidProducerEpoch
+    } else {
+        error
+    }
 }
 
-/// Why a partition does not come to belong to a transaction.
-#[derive(Clone, Copy, Debug)]
-pub enum AddPartitionError {
-    /// Offsets go there by a request of their own.
-    Internal,
-    UnknownTopicOrPartition,
-    /// Another partition of the request cannot be added.
-    NotAttempted,
-    Transaction(TransactionError),
-}
-
-fn code_for(result: Result<(), impl ToErrorCode>, version: i16) -> i16 {
+fn code_for(result: Result<(), TransactionError>, version: i16) -> i16 {
     result.err().map_or(NONE, |error| {
-        code_for_producer(&error, version >= OTHERS_KNOW_FENCED)
+        known_to(error.to_response_error(), version, OTHERS_KNOW_FENCED).code()
     })
 }
 
@@ -76,10 +64,7 @@ pub async fn init_producer_id(
             .with_producer_id(ProducerId(id))
             .with_producer_epoch(epoch),
         Err(error) => InitProducerIdResponse::default()
-            .with_error_code(code_for_producer(
-                &error,
-                context.version >= INIT_KNOWS_FENCED,
-            ))
+            .with_error_code(known_to(error, context.version, INIT_KNOWS_FENCED).code())
             .with_producer_id(ProducerId(UNKNOWN))
             .with_producer_epoch(UNKNOWN as i16),
     }
@@ -88,18 +73,18 @@ pub async fn init_producer_id(
 async fn identify(
     request: &InitProducerIdRequest,
     context: &Context<'_>,
-) -> Result<(i64, i16), InitProducerError> {
+) -> Result<(i64, i16), ResponseError> {
     let broker = context.broker;
     let has_id = request.producer_id.0 != UNKNOWN;
     let has_epoch = i64::from(request.producer_epoch) != UNKNOWN;
     if has_id != has_epoch {
-        return Err(InitProducerError::HalfAnIdentity);
+        return Err(ResponseError::InvalidRequest);
     }
     let Some(transactional_id) = &request.transactional_id else {
         // An id that the producer has already does not matter: it gets a new one.
         let id = broker.producer_ids.next().await.map_err(|error| {
             tracing::warn!(%error, "a producer got no id");
-            InitProducerError::ProducerId(error)
+            error.to_response_error()
         })?;
         return Ok((id, 0));
     };
@@ -110,7 +95,7 @@ async fn identify(
     let identity = broker
         .transactions
         .init_producer(transactional_id, init, &broker.producer_ids);
-    identity.await.map_err(InitProducerError::Transaction)
+    identity.await.map_err(|error| error.to_response_error())
 }
 
 /// `AddPartitionsToTxn` (key 24, v0–5): partitions belong to a transaction, or are asked whether they do.
@@ -161,23 +146,23 @@ async fn add_to_one(
     let partitions = partitions_of(&transaction.topics);
     let image = broker.metadata.image();
     let exists = |of: &TopicPartition| image.partition(&of.topic, of.partition).is_some();
-    let checked: Vec<Result<(), AddPartitionError>> = partitions
+    let mut codes: Vec<i16> = partitions
         .iter()
         .map(|of| {
             if is_internal_topic(&of.topic) && context.version < BATCHED {
-                Err(AddPartitionError::Internal)
+                // Offsets go there by a request of their own.
+                ResponseError::TopicAuthorizationFailed.code()
             } else if exists(of) {
-                Ok(())
+                NONE
             } else {
-                Err(AddPartitionError::UnknownTopicOrPartition)
+                ResponseError::UnknownTopicOrPartition.code()
             }
         })
         .collect();
-    if checked.iter().any(Result::is_err) {
-        let refused = checked
-            .into_iter()
-            .map(|checked| checked.err().unwrap_or(AddPartitionError::NotAttempted));
-        let codes: Vec<i16> = refused.map(|error| error.error_code()).collect();
+    if codes.iter().any(|code| *code != NONE) {
+        for code in codes.iter_mut().filter(|code| **code == NONE) {
+            *code = ResponseError::OperationNotAttempted.code();
+        }
         drop_empty(transaction);
         return respond_added(&transaction.topics, &codes);
     }
@@ -186,7 +171,7 @@ async fn add_to_one(
         producer_id: transaction.producer_id.0,
         producer_epoch: transaction.producer_epoch,
     };
-    let codes: Vec<i16> = if transaction.verify_only {
+    if transaction.verify_only {
         let verified = broker.transactions.verify(
             producer.transactional_id,
             producer.producer_id,
@@ -194,15 +179,13 @@ async fn add_to_one(
             &partitions,
         );
         let verified = verified.into_iter();
-        verified
-            .map(|result| result.map_err(AddPartitionError::Transaction))
+        codes = verified
             .map(|result| code_for(result, context.version))
-            .collect()
+            .collect();
     } else {
         let added = broker.transactions.add_partitions(producer, &partitions);
-        let added = added.await.map_err(AddPartitionError::Transaction);
-        vec![code_for(added, context.version); partitions.len()]
-    };
+        codes.fill(code_for(added.await, context.version));
+    }
     respond_added(&transaction.topics, &codes)
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::congestion::SystemsChoice;
 use super::connection::{self, Accepted};
 use super::limits::Refusal;
 use super::{ListenerOptions, Network, Service, limits};
@@ -39,7 +38,6 @@ pub struct Listener {
     name: Arc<str>,
     socket: TcpListener,
     local_address: SocketAddr,
-    congestion: Option<SystemsChoice>,
     options: ListenerOptions,
 }
 
@@ -64,7 +62,6 @@ impl Listener {
         })?;
         Ok(Self {
             name: Arc::from(options.name.as_str()),
-            congestion: SystemsChoice::put_off(&socket),
             socket,
             local_address,
             options: options.clone(),
@@ -80,11 +77,8 @@ impl Listener {
         self.local_address
     }
 
-    fn configure(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+    fn configure(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        if let Some(of_system) = &self.congestion {
-            of_system.restore(stream, stream.local_addr()?, peer);
-        }
         let socket = SockRef::from(stream);
         socket.set_tcp_keepalive(&TcpKeepalive::new())?;
         if let Some(bytes) = self.options.send_buffer_bytes {
@@ -176,7 +170,7 @@ pub(super) async fn accept_loop<S: Service>(
                 continue;
             }
         };
-        if let Err(error) = listener.configure(&stream, peer_address) {
+        if let Err(error) = listener.configure(&stream) {
             tracing::debug!(peer = %peer_address, %error, "the connection is gone already");
             continue;
         }

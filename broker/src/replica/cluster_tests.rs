@@ -1,7 +1,7 @@
 //! Replication between whole brokers, on paused time: nothing acknowledged is lost, and replicas are equal byte
 //! for byte.
 
-mod cluster;
+pub(super) mod cluster;
 mod golden;
 
 use std::future::Future;
@@ -27,7 +27,7 @@ const REQUEST_TIMED_OUT: i16 = 7;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 
 /// Runs a story in a world with a clock of its own.
-async fn world<F: Future>(story: F) -> F::Output {
+pub(super) async fn world<F: Future>(story: F) -> F::Output {
     SimulatedHost::boot("b1", 1, 1_700_000_000_000)
         .run(story)
         .await

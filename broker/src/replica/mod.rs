@@ -17,6 +17,8 @@
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod fences_tests;
 pub mod fetch_session;
 pub mod fetch_session_cache;
 mod fetcher;

@@ -15,6 +15,7 @@
 //! | `CommittedOffsetsStay` | a group is told the offset that it committed last |
 //! | `PartitionsHaveOneOwner` | no two members of a group are given the same partition in one generation |
 //! | `DeletedRecordsStayDeleted` | a topic that was created anew has nothing of the one that had its name |
+//! | `OrdersOfThePastAreRefused` | an order that comes again is refused, all the more by a broker that was started since |
 //! | `IsrSubsetOfAssignment` | in ZooKeeper the leader is in the ISR, and the ISR among the replicas |
 //! | `ZnodesAreWellFormed` | what brokers write to ZooKeeper can be read |
 //! | `NothingPanics` | a broken invariant within a broker is noticed |

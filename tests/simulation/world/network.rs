@@ -3,7 +3,7 @@
 //! A connection carries one request at a time, as connections between brokers do, so that nothing is reordered
 //! within it; across connections everything may be. What was sent before a connection was given up still arrives.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,6 +17,8 @@ use barnabas_core::control::BrokerAddress;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use kafka_protocol::messages::{LeaderAndIsrResponse, ResponseHeader};
+use kafka_protocol::protocol::{Decodable as _, HeaderVersion as _};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,6 +38,8 @@ pub(crate) const PORT: u16 = 9092;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where wall clocks begin; in the year 2026.
 pub(crate) const WALL_CLOCK_START_MS: i64 = 1_790_000_000_000;
+/// So many of the orders that each controller gave are kept to be sent once more.
+const KEPT_ORDERS: usize = 200;
 /// After so long the kernel gives up on what it cannot deliver.
 const RETRANSMISSION_MAX: Duration = Duration::from_secs(60);
 
@@ -66,6 +70,18 @@ struct Wires {
     listening: BTreeMap<Node, Service>,
     connections: BTreeMap<u64, (Node, Node, watch::Sender<bool>)>,
     last_connection: u64,
+    /// What controllers have ordered lately.
+    orders: VecDeque<Order>,
+}
+
+/// What a controller has sent to a broker.
+#[derive(Clone)]
+struct Order {
+    from: Node,
+    to: Node,
+    /// The broker it was sent to, as long as that lives.
+    receiver: Weak<Broker>,
+    frame: Bytes,
 }
 
 /// All wires.
@@ -99,6 +115,7 @@ impl Network {
                 listening: BTreeMap::new(),
                 connections: BTreeMap::new(),
                 last_connection: 0,
+                orders: VecDeque::new(),
             }),
         })
     }
@@ -185,6 +202,57 @@ impl Network {
         }
     }
 
+    /// Lets orders arrive once more that were given before now, as do those that somebody has sent again because no
+    /// answer came. Whoever they are for has to see that they are of the past.
+    pub(crate) fn repeat_orders(&self, to: Node) {
+        let (orders, service) = {
+            let wires = self.wires();
+            let orders = wires.orders.iter().filter(|order| order.to == to);
+            let orders: Vec<Order> = orders.cloned().collect();
+            (orders, wires.listening.get(&to).cloned())
+        };
+        let Some(service) = service else {
+            return;
+        };
+        for order in orders {
+            let is_for_another =
+                !std::ptr::eq(order.receiver.as_ptr(), Arc::as_ptr(&service.broker));
+            let wire = self.open(order.from, to, &service);
+            let (reply, answer) = oneshot::channel();
+            let (trace, from) = (self.trace.clone(), order.from);
+            if wire.requests.send((order.frame.clone(), reply)).is_err() {
+                return;
+            }
+            tokio::spawn(async move {
+                let answered = answer.await;
+                drop(wire);
+                let Ok(answer) = answered else { return };
+                if let Some(obeyed) = obeyed(&order.frame, &answer, is_for_another) {
+                    trace.violated(&format!(
+                        "OrdersOfThePastAreRefused: {to} obeyed {obeyed} that {from} had sent before"
+                    ));
+                }
+            });
+        }
+    }
+
+    fn keep_order(&self, from: Node, to: Node, frame: &Bytes) {
+        let mut wires = self.wires();
+        let Some(service) = wires.listening.get(&to) else {
+            return;
+        };
+        let receiver = Arc::downgrade(&service.broker);
+        if wires.orders.len() == KEPT_ORDERS {
+            wires.orders.pop_front();
+        }
+        wires.orders.push_back(Order {
+            from,
+            to,
+            receiver,
+            frame: frame.clone(),
+        });
+    }
+
     /// All wires are well again.
     pub(crate) fn heal(&self) {
         let mut wires = self.wires();
@@ -247,6 +315,37 @@ impl Network {
         self.trace.note(text);
         self.checks.after_event(&self.trace);
     }
+}
+
+/// What was obeyed of an order that came again, by the answer to it: nothing may be by a broker that was started
+/// since, and no role may be taken twice.
+fn obeyed(order: &Bytes, mut answer: &[u8], is_for_another: bool) -> Option<&'static str> {
+    let (key, version) = key_and_version(order);
+    let name = Api::find(key)?.name;
+    let header_version = LeaderAndIsrResponse::header_version(version);
+    ResponseHeader::decode(&mut answer, header_version).ok()?;
+    // In all of them the error comes first.
+    if answer.get(..2)? != [0, 0] {
+        return None;
+    }
+    if is_for_another {
+        return Some(name);
+    }
+    if name != "LeaderAndIsr" {
+        return None;
+    }
+    let answer = LeaderAndIsrResponse::decode(&mut answer, version).ok()?;
+    let topics = answer.topics.iter();
+    let mut partitions = topics.flat_map(|topic| &topic.partition_errors);
+    let is_obeyed = partitions.any(|partition| partition.error_code == 0);
+    is_obeyed.then_some(name)
+}
+
+fn key_and_version(frame: &Bytes) -> (i16, i16) {
+    (
+        i16::from_be_bytes([frame[0], frame[1]]),
+        i16::from_be_bytes([frame[2], frame[3]]),
+    )
 }
 
 impl Wires {
@@ -392,11 +491,11 @@ async fn deliver(
         return;
     }
     let frame = &asked.0;
-    let (key, version) = (
-        i16::from_be_bytes([frame[0], frame[1]]),
-        i16::from_be_bytes([frame[2], frame[3]]),
-    );
+    let (key, version) = key_and_version(frame);
     let name = Api::find(key).map_or("?", |api| api.name);
+    if matches!(name, "LeaderAndIsr" | "StopReplica" | "UpdateMetadata") {
+        network.keep_order(from, to, frame);
+    }
     let sum = crc32c::crc32c(frame);
     network.arrived(&format!("{from}>{to} #{id} {name} v{version} {sum:08x}"));
     // If nobody takes it the answer's sender is dropped with it, which is a reset.

@@ -186,6 +186,27 @@ fn a_silent_follower_leaves_the_isr_and_an_idle_one_does_not() {
 }
 
 #[test]
+fn a_dead_broker_is_not_proposed_for_the_isr() {
+    let mut state = leading(&[1, 2], &[1], 5, 1);
+    let fetch = FollowerFetch {
+        follower: BrokerId(2),
+        fetch_offset: 5,
+        log_start_offset: 0,
+        leader_end_offset: 5,
+    };
+    let proposed = |state: &mut PartitionState, is_alive: &dyn Fn(BrokerId) -> bool| {
+        let surroundings = Surroundings {
+            is_alive,
+            ..surroundings(1)
+        };
+        let fetched = state.follower_fetched(fetch, surroundings, at(10)).unwrap();
+        fetched.isr_change_proposed
+    };
+    assert!(!proposed(&mut state, &|id| id != BrokerId(2)));
+    assert!(proposed(&mut state, &everybody));
+}
+
+#[test]
 fn a_broker_that_dies_while_it_joins_is_not_waited_for() {
     let dead = Surroundings {
         is_alive: &|broker| broker != BrokerId(2),

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use barnabas_core::ids::TopicPartition;
+use barnabas_core::ids::{BrokerId, TopicPartition};
 use barnabas_core::records::Compression;
 use barnabas_core::transaction::records::transaction_key;
 use barnabas_core::transaction::{Outcome, State, TransactionError, TransactionValue};
@@ -11,6 +11,7 @@ use crate::api::testing::TestBroker;
 use crate::clock;
 use crate::coordinator::TRANSACTIONS_TOPIC;
 use crate::coordinator::appending::{Author, KeyValue, append};
+use crate::replica::Partition;
 
 /// One partition of `__transaction_state` and one of data, with the given records in the former.
 fn broker_with(records: Vec<KeyValue>) -> TestBroker {
@@ -158,4 +159,59 @@ async fn who_has_lost_the_partition_writes_nothing_even_if_it_is_back() {
     assert_eq!(ended, Err(TransactionError::NotCoordinator));
     let partition = broker.broker.replicas.partition(TRANSACTIONS_TOPIC, 0);
     assert_eq!(partition.unwrap().log().unwrap().log_end_offset(), 1);
+}
+
+/// The first partition of `__transaction_state` with a follower that has fetched nothing yet.
+fn with_follower(broker: &TestBroker) -> Arc<Partition> {
+    let us = broker.broker.broker_id.0;
+    broker.lead(TRANSACTIONS_TOPIC, 0, None, 5, &[us, 21], &[us, 21]);
+    let partition = broker.broker.replicas.partition(TRANSACTIONS_TOPIC, 0);
+    partition.unwrap()
+}
+
+fn let_the_follower_catch_up(partition: &Arc<Partition>) {
+    let end = partition.log().unwrap().log_end_offset();
+    let epoch = partition.leader_epoch();
+    partition.follower_fetched(BrokerId(21), epoch, end, 0, end, clock::now());
+}
+
+/// A decision that only this broker has could be lost with it, when a marker of it is written already.
+#[tokio::test(start_paused = true)]
+async fn a_decision_that_was_read_is_carried_out_once_it_is_replicated() {
+    let record = record("x", State::PrepareCommit);
+    let broker = TestBroker::with_settings(&[("transaction.state.log.num.partitions", "1")]);
+    broker.create_topic("t", 1, None);
+    let partition = with_follower(&broker);
+    let (author, codec) = (Author::Coordinator, Compression::None);
+    append(&partition, [record], author, codec, -1, 5, clock::now()).unwrap();
+    let transactions = elect(&broker).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let data = broker.broker.replicas.partition("t", 0).unwrap();
+    assert_eq!(state_of(&transactions, "x"), Ok(State::PrepareCommit));
+    assert_eq!(data.log().unwrap().log_end_offset(), 0, "no marker");
+    let_the_follower_catch_up(&partition);
+    wait_until(|| data.log().unwrap().log_end_offset() == 1).await;
+}
+
+/// Its record is in the log, but the log may have been cut since, and grown again.
+#[tokio::test(start_paused = true)]
+async fn who_resigns_before_its_decision_is_replicated_says_nothing_of_it() {
+    let broker = broker_with(vec![record("x", State::Ongoing)]);
+    let transactions = elect(&broker).await;
+    let partition = with_follower(&broker);
+    let producer = ProducerRef {
+        transactional_id: "x",
+        producer_id: 7,
+        producer_epoch: 3,
+    };
+    let ended = transactions.end(producer, Outcome::Commit);
+    let resigned = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        transactions.resigned(0, Some(6));
+        let_the_follower_catch_up(&partition);
+    };
+    let (ended, ()) = tokio::join!(ended, resigned);
+    assert_eq!(ended, Err(TransactionError::NotCoordinator));
+    let data = broker.broker.replicas.partition("t", 0).unwrap();
+    assert_eq!(data.log().unwrap().log_end_offset(), 0, "no marker");
 }

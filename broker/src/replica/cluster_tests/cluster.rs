@@ -33,12 +33,12 @@ use crate::log::PartitionLog;
 use crate::peer::{PeerError, PeerNetwork, PeerStream};
 use crate::replica::{IsrChanges, Partition};
 
-pub(super) const TOPIC: &str = "rep";
+pub(in crate::replica) const TOPIC: &str = "rep";
 const CONTROLLER_EPOCH: i32 = 1;
 
 /// The cables between brokers.
 #[derive(Default)]
-pub(super) struct Cables {
+pub(in crate::replica) struct Cables {
     state: Mutex<CableState>,
 }
 
@@ -131,10 +131,10 @@ impl PeerStream for Wire {
 }
 
 /// What the controller knows of the partition.
-pub(super) struct Seat {
+pub(in crate::replica) struct Seat {
     leadership: Mutex<Leadership>,
-    pub(super) refuse: Mutex<Option<IsrRefusal>>,
-    pub(super) asked: Mutex<u32>,
+    pub(in crate::replica) refuse: Mutex<Option<IsrRefusal>>,
+    pub(in crate::replica) asked: Mutex<u32>,
 }
 
 impl IsrChanges for Seat {
@@ -168,13 +168,13 @@ impl IsrChanges for Seat {
 }
 
 /// Brokers with one partition of one topic between them.
-pub(super) struct Cluster {
+pub(in crate::replica) struct Cluster {
     cables: Arc<Cables>,
-    pub(super) seat: Arc<Seat>,
+    pub(in crate::replica) seat: Arc<Seat>,
     settings: Vec<(&'static str, &'static str)>,
     files: BTreeMap<i32, Memory>,
     nodes: BTreeMap<i32, Arc<TestBroker>>,
-    pub(super) replicas: Vec<i32>,
+    pub(in crate::replica) replicas: Vec<i32>,
     topic_id: TopicId,
 }
 
@@ -192,7 +192,7 @@ fn header() -> ControlHeader {
 
 impl Cluster {
     /// Brokers 1 to `count` with a partition that 1 leads and all are in sync with.
-    pub(super) fn new(count: i32, settings: &[(&'static str, &'static str)]) -> Self {
+    pub(in crate::replica) fn new(count: i32, settings: &[(&'static str, &'static str)]) -> Self {
         let replicas: Vec<i32> = (1..=count).collect();
         let topic_id = TopicId(uuid::Uuid::from_u128(0x7001));
         let mut cluster = Self::without_brokers(&replicas, settings, topic_id);
@@ -203,7 +203,7 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn without_brokers(
+    pub(in crate::replica) fn without_brokers(
         replicas: &[i32],
         settings: &[(&'static str, &'static str)],
         topic_id: TopicId,
@@ -231,7 +231,7 @@ impl Cluster {
     }
 
     /// Starts a broker on the files that it left, or on none.
-    pub(super) fn start(&mut self, id: i32) {
+    pub(in crate::replica) fn start(&mut self, id: i32) {
         let memory = self.files.entry(id).or_default().clone();
         memory.set_clock_ms(crate::clock::wall_clock_ms());
         memory.release_locks();
@@ -239,7 +239,7 @@ impl Cluster {
     }
 
     /// Starts a broker on a directory of the disk.
-    pub(super) fn start_on_disk(&mut self, id: i32, log_dir: &Path) {
+    pub(in crate::replica) fn start_on_disk(&mut self, id: i32, log_dir: &Path) {
         let disk = Arc::new(crate::files::disk::Disk);
         let log_dir = log_dir.to_str().unwrap();
         self.start_on(id, disk, Memory::new(), &[("log.dirs", log_dir)]);
@@ -266,7 +266,7 @@ impl Cluster {
     }
 
     /// Changes a dynamic setting of a broker that runs.
-    pub(super) fn set_broker_setting(&self, id: i32, name: &str, value: &str) {
+    pub(in crate::replica) fn set_broker_setting(&self, id: i32, name: &str, value: &str) {
         let node = &self.broker(id).broker;
         let overrides = [(name.to_owned(), value.to_owned())].into_iter().collect();
         let entity = ConfigEntity::Broker(BrokerId(id));
@@ -275,7 +275,7 @@ impl Cluster {
     }
 
     /// Ends a broker as `kill -9` would: what it wrote stays.
-    pub(super) fn kill(&mut self, id: i32) {
+    pub(in crate::replica) fn kill(&mut self, id: i32) {
         self.cables.lock().up.remove(&id);
         if let Some(node) = self.nodes.remove(&id) {
             node.broker.replicas.stop();
@@ -284,19 +284,19 @@ impl Cluster {
     }
 
     /// Ends a broker in order.
-    pub(super) fn stop(&mut self, id: i32) {
+    pub(in crate::replica) fn stop(&mut self, id: i32) {
         let node = self.nodes[&id].clone();
         self.kill(id);
         node.broker.replicas.checkpoint_high_watermarks();
         node.broker.logs.shutdown();
     }
 
-    pub(super) fn is_up(&self, id: i32) -> bool {
+    pub(in crate::replica) fn is_up(&self, id: i32) -> bool {
         self.nodes.contains_key(&id)
     }
 
     /// Cuts the cable by which `from` reaches `to`, or mends it.
-    pub(super) fn set_cut(&self, from: i32, to: i32, is_cut: bool) {
+    pub(in crate::replica) fn set_cut(&self, from: i32, to: i32, is_cut: bool) {
         let mut cables = self.cables.lock();
         if is_cut {
             cables.cut.insert((from, to));
@@ -306,17 +306,17 @@ impl Cluster {
     }
 
     /// How many requests brokers have sent to each other.
-    pub(super) fn requests(&self) -> u64 {
+    pub(in crate::replica) fn requests(&self) -> u64 {
         self.cables.lock().requests
     }
 
     /// The controller's view.
-    pub(super) fn leadership(&self) -> Leadership {
+    pub(in crate::replica) fn leadership(&self) -> Leadership {
         self.seat.leadership.lock().unwrap().clone()
     }
 
     /// Says who leads under which epoch, without telling it.
-    pub(super) fn set_leadership(&self, leader: i32, leader_epoch: i32, isr: &[i32]) {
+    pub(in crate::replica) fn set_leadership(&self, leader: i32, leader_epoch: i32, isr: &[i32]) {
         let mut leadership = self.seat.leadership.lock().unwrap();
         leadership.leader = leader;
         leadership.leader_epoch = leader_epoch;
@@ -327,7 +327,7 @@ impl Cluster {
     }
 
     /// Another leader, under the next epoch; all that are up are told.
-    pub(super) fn elect(&self, leader: i32, isr: &[i32]) {
+    pub(in crate::replica) fn elect(&self, leader: i32, isr: &[i32]) {
         {
             let mut leadership = self.seat.leadership.lock().unwrap();
             leadership.leader = leader;
@@ -342,7 +342,7 @@ impl Cluster {
     }
 
     /// `LeaderAndIsr` to one broker.
-    pub(super) fn tell_leader(&self, id: i32) {
+    pub(in crate::replica) fn tell_leader(&self, id: i32) {
         let request = LeaderAndIsr {
             header: header(),
             partitions: vec![LeaderAndIsrPartition {
@@ -364,7 +364,7 @@ impl Cluster {
     }
 
     /// `StopReplica` to one broker.
-    pub(super) fn stop_replica(&self, id: i32, delete: bool) {
+    pub(in crate::replica) fn stop_replica(&self, id: i32, delete: bool) {
         let request = StopReplica {
             header: header(),
             partitions: vec![StopReplicaPartition {
@@ -398,34 +398,34 @@ impl Cluster {
         }
     }
 
-    pub(super) fn node(&self, id: i32) -> Arc<TestBroker> {
+    pub(in crate::replica) fn node(&self, id: i32) -> Arc<TestBroker> {
         Arc::clone(&self.nodes[&id])
     }
 
-    pub(super) fn broker(&self, id: i32) -> &TestBroker {
+    pub(in crate::replica) fn broker(&self, id: i32) -> &TestBroker {
         &self.nodes[&id]
     }
 
-    pub(super) fn partition(&self, id: i32) -> Arc<Partition> {
+    pub(in crate::replica) fn partition(&self, id: i32) -> Arc<Partition> {
         self.nodes[&id].broker.replicas.partition(TOPIC, 0).unwrap()
     }
 
-    pub(super) fn log(&self, id: i32) -> Arc<PartitionLog> {
+    pub(in crate::replica) fn log(&self, id: i32) -> Arc<PartitionLog> {
         self.partition(id).log().unwrap()
     }
 
     /// All bytes of a replica's log.
-    pub(super) fn bytes(&self, id: i32) -> Vec<u8> {
+    pub(in crate::replica) fn bytes(&self, id: i32) -> Vec<u8> {
         bytes_of(&self.log(id))
     }
 
     /// The values of all records of a replica, with their offsets.
-    pub(super) fn values(&self, id: i32) -> Vec<(Offset, String)> {
+    pub(in crate::replica) fn values(&self, id: i32) -> Vec<(Offset, String)> {
         values_of(&self.bytes(id).into())
     }
 
     /// The leader epochs that have records: a follower learns of an epoch by its first record.
-    pub(super) fn epochs(&self, id: i32) -> Vec<EpochStart> {
+    pub(in crate::replica) fn epochs(&self, id: i32) -> Vec<EpochStart> {
         let log = self.log(id);
         let mut epochs = log.leader_epochs();
         epochs.retain(|epoch| epoch.start_offset < log.log_end_offset());
@@ -433,13 +433,18 @@ impl Cluster {
     }
 
     /// Writes values as one batch through a broker; the error code and base offset.
-    pub(super) async fn produce(&self, id: i32, acks: i16, values: &[&str]) -> (i16, Offset) {
+    pub(in crate::replica) async fn produce(
+        &self,
+        id: i32,
+        acks: i16,
+        values: &[&str],
+    ) -> (i16, Offset) {
         let node = Arc::clone(&self.nodes[&id]);
         produce_to(&node, acks, values).await
     }
 
     /// Waits until all replicas that are up are equal to the leader and know what is committed.
-    pub(super) async fn settled(&self) {
+    pub(in crate::replica) async fn settled(&self) {
         let leader = self.leadership().leader;
         let is_settled = || {
             let (end, committed) = (
@@ -460,7 +465,7 @@ impl Cluster {
     }
 
     /// Waits (on paused time) until `condition` holds.
-    pub(super) async fn until(&self, what: &str, condition: impl Fn() -> bool) {
+    pub(in crate::replica) async fn until(&self, what: &str, condition: impl Fn() -> bool) {
         for _ in 0..20_000 {
             if condition() {
                 return;
@@ -481,7 +486,11 @@ impl Cluster {
     }
 }
 
-pub(super) async fn produce_to(node: &TestBroker, acks: i16, values: &[&str]) -> (i16, Offset) {
+pub(in crate::replica) async fn produce_to(
+    node: &TestBroker,
+    acks: i16,
+    values: &[&str],
+) -> (i16, Offset) {
     let mut builder = BatchBuilder::new(Compression::None);
     for value in values {
         builder.push(1_700_000_000_000, None, Some(value.as_bytes()), &[]);
@@ -504,7 +513,7 @@ pub(super) async fn produce_to(node: &TestBroker, acks: i16, values: &[&str]) ->
     (partition.error_code, partition.base_offset)
 }
 
-pub(super) fn bytes_of(log: &PartitionLog) -> Vec<u8> {
+pub(in crate::replica) fn bytes_of(log: &PartitionLog) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut offset = log.log_start_offset();
     while offset < log.log_end_offset() {
@@ -517,7 +526,7 @@ pub(super) fn bytes_of(log: &PartitionLog) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn values_of(bytes: &Bytes) -> Vec<(Offset, String)> {
+pub(in crate::replica) fn values_of(bytes: &Bytes) -> Vec<(Offset, String)> {
     let mut values = Vec::new();
     for batch in batches(bytes) {
         let (position, meta) = batch.unwrap();

@@ -401,3 +401,27 @@ fn a_failed_log_directory_is_like_a_dead_broker_for_its_replicas() {
     );
     assert_eq!(world.state("t", 0), "2, 1, [2,3], 1 / 1");
 }
+
+/// Its registration of today may have been told of other leaders.
+#[test]
+fn a_leader_of_a_registration_of_the_past_changes_no_isr() {
+    let mut world = started();
+    let broker_epoch = world.broker_epoch(1);
+    for epoch in [broker_epoch - 1, broker_epoch + 1] {
+        world.request(Request::AlterPartition(AlterPartition {
+            broker: BrokerId(1),
+            broker_epoch: epoch,
+            version: 3,
+            partitions: vec![IsrProposal {
+                partition: ProposedPartition::ByName(TopicPartition::new("t", 0)),
+                leader_epoch: 0,
+                isr: vec![BrokerId(1), BrokerId(2)],
+                is_recovering: false,
+                partition_epoch: 0,
+            }],
+        }));
+        assert_eq!(world.state("t", 0), "1, 0, [1,2,3], 1 / 0");
+    }
+    propose(&mut world, 1, &[1, 2], 0, 0);
+    assert_eq!(world.state("t", 0), "1, 0, [1,2], 1 / 1");
+}
