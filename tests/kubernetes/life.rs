@@ -210,7 +210,7 @@ fn a_node_loses_power(release: &mut Release, traffic: &Verifier) {
     let index: usize = lost.strip_prefix("node").unwrap().parse().unwrap();
     release.lab.nodes[index - 1].power_off();
     traffic.wait_for_progress(20, PATIENCE).unwrap();
-    report("a node without power", start, traffic);
+    report("a node without power: fail-over", start, traffic);
     release.lab.power_on(index - 1).unwrap();
     release.wait_until_in_sync(TOPIC, PARTITIONS);
     release.wait_until_ready();
@@ -236,7 +236,7 @@ fn a_broker_comes(release: &mut Release, traffic: &Verifier) {
     report("a fourth broker filled", start, traffic);
 }
 
-/// Kubelet and containers are gone, and the Node is removed: the disk is lost, and the others make anew what was on it.
+/// Kubelet and containers are stopped, and the Node is removed: the disk is lost, and the others make anew what was on it.
 fn a_node_is_lost(release: &mut Release, traffic: &Verifier) {
     let start = Instant::now();
     let path = "jsonpath={range .items[*]}{.spec.nodeName} {.metadata.name}{\"\\n\"}{end}";
@@ -249,7 +249,7 @@ fn a_node_is_lost(release: &mut Release, traffic: &Verifier) {
     let (node, pod) = lost.unwrap();
     let broker: i32 = pod.rsplit_once('-').unwrap().1.parse().unwrap();
     let index: usize = node.strip_prefix("node").unwrap().parse().unwrap();
-    release.lab.nodes[index - 1].power_off();
+    release.lab.nodes[index - 1].stop_containers();
     release
         .lab
         .plane
@@ -268,6 +268,7 @@ fn a_node_is_lost(release: &mut Release, traffic: &Verifier) {
     release.wait_until_in_sync(TOPIC, PARTITIONS);
     report("healed on the fourth broker", start, traffic);
     let start = Instant::now();
+    release.lab.nodes[index - 1].power_off();
     release.lab.power_on(index - 1).unwrap();
     release.wait_until_ready();
     traffic.wait_for_progress(20, PATIENCE).unwrap();

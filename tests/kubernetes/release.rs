@@ -1,6 +1,7 @@
 //! A release of the chart in a lab, and what one does to it and asks of it.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use barnabas_tests::kubernetes::Lab;
@@ -168,10 +169,15 @@ impl Release {
         );
     }
 
-    /// Asks brokers anew each time.
+    /// Asks anew each time, and another broker first, as one may be away.
     pub(crate) fn view(&self) -> impl Fn() -> ClusterView + Sync {
         let bootstrap = self.bootstrap.clone();
-        move || ClusterView::new(bootstrap.clone())
+        let turn = AtomicUsize::new(0);
+        move || {
+            let mut brokers = bootstrap.clone();
+            brokers.rotate_left(turn.fetch_add(1, Ordering::Relaxed) % bootstrap.len());
+            ClusterView::new(brokers)
+        }
     }
 
     /// What a person would look at when something does not go on.

@@ -22,13 +22,23 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode as _, code_of};
+use super::error_code::{NONE, ToErrorCode as _, code_of};
 use super::groups::wire_text;
 use super::repeated;
 use crate::clock;
 
 /// An offset, a leader epoch or a time that is not there.
 const ABSENT: i64 = -1;
+
+/// Why an offset is not kept, told or forgotten, apart from what the group says.
+#[derive(Clone, Copy, Debug)]
+pub enum OffsetError {
+    UnknownTopicOrPartition,
+    MetadataTooLarge,
+    /// ZooKeeper can have no node of the group's name.
+    NoPath,
+    ZooKeeper,
+}
 
 // --- OffsetCommit ---
 
@@ -75,7 +85,7 @@ pub async fn offset_commit(
             let partitions = topic.partitions.iter().map(|partition| {
                 OffsetCommitResponsePartition::default()
                     .with_partition_index(partition.partition_index)
-                    .with_error_code(ResponseError::UnknownTopicOrPartition.code())
+                    .with_error_code(OffsetError::UnknownTopicOrPartition.error_code())
             });
             OffsetCommitResponseTopic::default()
                 .with_name(topic.name.clone())
@@ -177,9 +187,9 @@ async fn commit_to_zookeeper(
     for one in wanted {
         let metadata = one.asked.committed_metadata.as_deref().unwrap_or_default();
         codes.push(if metadata.encode_utf16().count() > metadata_max {
-            ResponseError::OffsetMetadataTooLarge.code()
+            OffsetError::MetadataTooLarge.error_code()
         } else if !can_be_path(&request.group_id) {
-            ResponseError::UnknownServerError.code()
+            OffsetError::NoPath.error_code()
         } else {
             let written = context.broker.zookeeper.commit_old_offset(
                 &request.group_id,
@@ -191,7 +201,7 @@ async fn commit_to_zookeeper(
                 Ok(()) => NONE,
                 Err(error) => {
                     tracing::warn!(group = %request.group_id.0, %error, "an offset was not written to ZooKeeper");
-                    ResponseError::UnknownServerError.code()
+                    OffsetError::ZooKeeper.error_code()
                 }
             }
         });
@@ -368,11 +378,11 @@ async fn fetch_from_zookeeper(
     for topic in topics {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for partition in topic.partition_indexes {
-            let unknown = ResponseError::UnknownTopicOrPartition.code();
+            let unknown = OffsetError::UnknownTopicOrPartition.error_code();
             partitions.push(if image.partition(&topic.name, partition).is_none() {
                 Found::nothing(partition, unknown)
             } else if !can_be_path(group_id) {
-                Found::nothing(partition, ResponseError::UnknownServerError.code())
+                Found::nothing(partition, OffsetError::NoPath.error_code())
             } else {
                 let zookeeper = &context.broker.zookeeper;
                 match zookeeper.old_offset(group_id, &topic.name, partition).await {
@@ -383,7 +393,7 @@ async fn fetch_from_zookeeper(
                     Ok(None) => Found::nothing(partition, unknown),
                     Err(error) => {
                         tracing::warn!(group = group_id, %error, "an offset was not read from ZooKeeper");
-                        Found::nothing(partition, ResponseError::UnknownServerError.code())
+                        Found::nothing(partition, OffsetError::ZooKeeper.error_code())
                     }
                 }
             });
@@ -469,7 +479,7 @@ pub async fn offset_delete(
             let code = if is_known {
                 codes.next().map_or(NONE, |(_, code)| code)
             } else {
-                ResponseError::UnknownTopicOrPartition.code()
+                OffsetError::UnknownTopicOrPartition.error_code()
             };
             OffsetDeleteResponsePartition::default()
                 .with_partition_index(partition.partition_index)

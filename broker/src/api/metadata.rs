@@ -15,15 +15,31 @@ use uuid::Uuid;
 
 use super::Context;
 use super::cluster::{ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS};
-use super::error_code::{NONE, ResponseError, ToErrorCode as _};
+use super::error_code::{NONE, ToErrorCode as _};
 use crate::topics::TopicError;
+
+/// What is wrong with a topic or one of its partitions.
+#[derive(Debug)]
+pub enum MetadataError {
+    /// The request as a whole: topic ids and absent names exist from version 12 on, though the format has them from 10 on.
+    Invalid,
+    InvalidTopic,
+    UnknownTopic,
+    UnknownTopicId,
+    LeaderNotAvailable,
+    /// The leader has no listener of the name by which the client asks.
+    ListenerNotFound,
+    /// Told of replicas that version 0 leaves out.
+    ReplicaNotAvailable,
+    NotCreated(TopicError),
+}
 
 /// `Metadata` (key 3, v0–12).
 pub async fn metadata(request: MetadataRequest, context: &Context<'_>) -> MetadataResponse {
     let version = context.version;
     let asked = match Asked::from_request(&request, version) {
         Ok(asked) => asked,
-        Err(InvalidRequest) => return refused(&request, version),
+        Err(error) => return refused(&request, &error, version),
     };
     let image = context.broker.metadata.image();
     let mut topics = match &asked {
@@ -46,7 +62,7 @@ pub async fn metadata(request: MetadataRequest, context: &Context<'_>) -> Metada
     };
     if version >= 8 && request.include_topic_authorized_operations {
         let is_known = |topic: &&mut MetadataResponseTopic| {
-            topic.error_code != ResponseError::UnknownTopicId.code()
+            topic.error_code != MetadataError::UnknownTopicId.error_code()
         };
         for topic in topics.iter_mut().filter(is_known) {
             topic.topic_authorized_operations = ALL_TOPIC_OPERATIONS;
@@ -79,11 +95,8 @@ enum Asked<'a> {
     Ids(Vec<Uuid>),
 }
 
-/// Topic ids and absent names exist from version 12 on, though the format has them from 10 on.
-struct InvalidRequest;
-
 impl<'a> Asked<'a> {
-    fn from_request(request: &'a MetadataRequest, version: i16) -> Result<Self, InvalidRequest> {
+    fn from_request(request: &'a MetadataRequest, version: i16) -> Result<Self, MetadataError> {
         let Some(topics) = &request.topics else {
             return Ok(Self::All);
         };
@@ -93,7 +106,7 @@ impl<'a> Asked<'a> {
         let is_allowed =
             |topic: &MetadataRequestTopic| topic.name.is_some() && topic.topic_id.is_nil();
         if version < 12 && !topics.iter().all(is_allowed) {
-            return Err(InvalidRequest);
+            return Err(MetadataError::Invalid);
         }
         let mut seen_ids = HashSet::new();
         let ids: Vec<_> = topics
@@ -115,10 +128,10 @@ impl<'a> Asked<'a> {
 }
 
 /// Kafka's answer to a request that it finds invalid as a whole: every topic, and nothing of the cluster.
-fn refused(request: &MetadataRequest, version: i16) -> MetadataResponse {
+fn refused(request: &MetadataRequest, error: &MetadataError, version: i16) -> MetadataResponse {
     let topics = request.topics.iter().flatten().map(|topic| {
         let name = topic.name.clone().unwrap_or_default();
-        let mut answer = failed(ResponseError::InvalidRequest).with_name(Some(name));
+        let mut answer = failed(error).with_name(Some(name));
         if version >= 10 {
             answer.topic_id = topic.topic_id;
         }
@@ -131,8 +144,8 @@ fn refused(request: &MetadataRequest, version: i16) -> MetadataResponse {
     response
 }
 
-fn failed(error: ResponseError) -> MetadataResponseTopic {
-    MetadataResponseTopic::default().with_error_code(error.code())
+fn failed(error: &MetadataError) -> MetadataResponseTopic {
+    MetadataResponseTopic::default().with_error_code(error.error_code())
 }
 
 fn named(answer: MetadataResponseTopic, name: &str, version: i16) -> MetadataResponseTopic {
@@ -148,7 +161,7 @@ fn named(answer: MetadataResponseTopic, name: &str, version: i16) -> MetadataRes
 /// The answer for a topic that does not exist (yet).
 async fn unknown(name: &str, allow_creation: bool, context: &Context<'_>) -> MetadataResponseTopic {
     let error = if check_topic_name(name).is_err() {
-        ResponseError::InvalidTopicException
+        MetadataError::InvalidTopic
     } else if allow_creation && context.broker.config.broker().auto_create_topics_enable {
         let mut mutations = context.mutations(i16::MAX);
         created(
@@ -159,16 +172,18 @@ async fn unknown(name: &str, allow_creation: bool, context: &Context<'_>) -> Met
                 .await,
         )
     } else {
-        ResponseError::UnknownTopicOrPartition
+        MetadataError::UnknownTopic
     };
-    named(failed(error), name, context.version)
+    named(failed(&error), name, context.version)
 }
 
 /// A topic that exists by now, whoever created it, will have a leader soon.
-fn created(outcome: Result<(), TopicError>) -> ResponseError {
-    match outcome.map_err(|error| error.to_response_error()) {
-        Ok(()) | Err(ResponseError::TopicAlreadyExists) => ResponseError::LeaderNotAvailable,
-        Err(error) => error,
+fn created(outcome: Result<(), TopicError>) -> MetadataError {
+    match outcome {
+        Ok(()) | Err(TopicError::Exists(_) | TopicError::MarkedForDeletion(_)) => {
+            MetadataError::LeaderNotAvailable
+        }
+        Err(error) => MetadataError::NotCreated(error),
     }
 }
 
@@ -177,7 +192,7 @@ fn by_id(id: Uuid, image: &ClusterImage, context: &Context<'_>) -> MetadataRespo
         .topic_name(TopicId(id))
         .and_then(|name| Some(known(name, image.topic(name)?, image, context)));
     topic.unwrap_or_else(|| {
-        failed(ResponseError::UnknownTopicId)
+        failed(&MetadataError::UnknownTopicId)
             .with_name(None)
             .with_topic_id(id)
     })
@@ -226,14 +241,14 @@ fn describe(
             .leader()
             .is_some_and(|leader| image.is_alive(leader));
         Some(if is_alive && version >= 6 {
-            ResponseError::ListenerNotFound
+            MetadataError::ListenerNotFound
         } else {
-            ResponseError::LeaderNotAvailable
+            MetadataError::LeaderNotAvailable
         })
     } else if replicas.len() < partition.replicas.len()
         || isr.len() < partition.leadership.isr.len()
     {
-        Some(ResponseError::ReplicaNotAvailable)
+        Some(MetadataError::ReplicaNotAvailable)
     } else {
         None
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use barnabas_core::ids::{Offset, check_topic_name, is_internal_topic};
+use barnabas_core::ids::{InvalidTopicName, Offset, check_topic_name, is_internal_topic};
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
@@ -26,7 +26,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::error_code::{NONE, ResponseError, ToErrorCode, code_of};
+use super::error_code::{NONE, ToErrorCode, code_of};
 use super::{Context, RequestError, repeated};
 use crate::clock;
 use crate::log::{LogError, OffsetLookup};
@@ -449,6 +449,13 @@ async fn wait_until_deleted(
     drop(registrations);
 }
 
+/// Why the producers of a partition are not told.
+#[derive(Clone, Debug)]
+pub enum DescribeProducersError {
+    InvalidTopic(InvalidTopicName),
+    Partition(PartitionError),
+}
+
 /// `DescribeProducers` (v0, KIP-664): who writes to a partition, and open transactions.
 pub async fn describe_producers(
     request: DescribeProducersRequest,
@@ -465,14 +472,16 @@ pub async fn describe_producers(
                 .partition(&topic.name, partition)
                 .and_then(|partition| partition.log())
                 .map(|log| log.active_producers());
+            let producers = match &invalid_name {
+                Some(error) => Err(DescribeProducersError::InvalidTopic(error.clone())),
+                None => producers.map_err(DescribeProducersError::Partition),
+            };
             let mut response = PartitionResponse::default()
                 .with_partition_index(partition)
                 .with_error_code(code_of(&producers));
-            if let Some(error) = &invalid_name {
+            if let Err(DescribeProducersError::InvalidTopic(error)) = &producers {
                 let message = StrBytes::from_string(error.to_string());
-                return response
-                    .with_error_code(ResponseError::InvalidTopicException.code())
-                    .with_error_message(Some(message));
+                return response.with_error_message(Some(message));
             }
             if !is_known {
                 response.error_message = Some(StrBytes::from_static_str(

@@ -20,27 +20,71 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode};
+use super::error_code::{NONE, ToErrorCode, code_of, is_unexpected};
 use super::group_offsets::can_be_path;
 use crate::topics::{CreatedTopic, Creation, Intent, MorePartitions, NewTopic, TopicError};
 
 /// Where Kafka in `KRaft` mode keeps what `ZooKeeper` keeps here; nobody may make it a topic.
 const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 
-/// An error code and the text beside it.
-type Refusal = (ResponseError, Option<String>);
+/// Why a topic is not made, extended or deleted.
+#[derive(Debug)]
+pub enum TopicRequestError {
+    NotController,
+    CreatedTwice,
+    ExtendedTwice,
+    /// One of the topics to delete has a name and an id.
+    NameAndId,
+    /// A name that is not for clients.
+    Reserved,
+    /// Neither a name nor an id: nobody may delete that.
+    Unnamed,
+    DeletionDisabled {
+        /// Whether the version has an error for it.
+        is_known: bool,
+    },
+    UnknownId,
+    Unknown,
+    /// A topic of the request can have no node in ZooKeeper.
+    NoPath,
+    Topic(TopicError),
+    /// Nobody said what became of it.
+    Unanswered,
+}
 
-fn refusal(error: &TopicError) -> Refusal {
-    let code = error.to_response_error();
-    // Kafka is silent about time-outs, and about what it did not expect.
-    let is_silent = matches!(
-        code,
-        ResponseError::RequestTimedOut | ResponseError::UnknownServerError
-    );
-    if code == ResponseError::UnknownServerError {
-        tracing::warn!(%error, "a topic could not be administered");
+impl TopicRequestError {
+    /// The text beside the code.
+    fn message(&self) -> Option<String> {
+        match self {
+            Self::CreatedTwice => Some("Found multiple entries for this topic.".to_owned()),
+            Self::ExtendedTwice => Some("Duplicate topic in request.".to_owned()),
+            Self::Reserved => Some("Authorization failed.".to_owned()),
+            Self::Topic(error) if is_told(error) => Some(error.to_string()),
+            Self::Topic(_)
+            | Self::NotController
+            | Self::NameAndId
+            | Self::Unnamed
+            | Self::DeletionDisabled { .. }
+            | Self::UnknownId
+            | Self::Unknown
+            | Self::NoPath
+            | Self::Unanswered => None,
+        }
     }
-    (code, (!is_silent).then(|| error.to_string()))
+}
+
+/// Kafka is silent about time-outs, and about what it did not expect.
+fn is_told(error: &TopicError) -> bool {
+    !matches!(error, TopicError::TimedOut) && !is_unexpected(error)
+}
+
+impl From<TopicError> for TopicRequestError {
+    fn from(error: TopicError) -> Self {
+        if is_unexpected(&error) {
+            tracing::warn!(%error, "a topic could not be administered");
+        }
+        Self::Topic(error)
+    }
 }
 
 fn timeout(timeout_ms: i32) -> Duration {
@@ -71,21 +115,18 @@ pub async fn create_topics(
 ) -> CreateTopicsResponse {
     let counts = occurrences(request.topics.iter().map(|topic| &**topic.name));
     let is_controller = context.broker.controller.is_active();
-    let refused = |topic: &CreatableTopic| -> Option<Refusal> {
+    let refused = |topic: &CreatableTopic| {
         if !is_controller {
-            return Some((ResponseError::NotController, None));
+            Some(TopicRequestError::NotController)
+        } else if counts.get(&**topic.name).is_some_and(|count| *count > 1) {
+            Some(TopicRequestError::CreatedTwice)
+        } else if &**topic.name == CLUSTER_METADATA_TOPIC {
+            Some(TopicRequestError::Reserved)
+        } else {
+            None
         }
-        if counts.get(&**topic.name).is_some_and(|count| *count > 1) {
-            let message = "Found multiple entries for this topic.".to_owned();
-            return Some((ResponseError::InvalidRequest, Some(message)));
-        }
-        if &**topic.name == CLUSTER_METADATA_TOPIC {
-            let message = "Authorization failed.".to_owned();
-            return Some((ResponseError::TopicAuthorizationFailed, Some(message)));
-        }
-        None
     };
-    let refusals: Vec<Option<Refusal>> = request.topics.iter().map(refused).collect();
+    let refusals: Vec<Option<TopicRequestError>> = request.topics.iter().map(refused).collect();
     let wanted = request.topics.iter().zip(&refusals);
     let wanted = wanted.filter(|(_, refusal)| refusal.is_none());
     let wanted: Vec<NewTopic> = wanted.map(|(topic, _)| new_topic(topic)).collect();
@@ -105,10 +146,10 @@ pub async fn create_topics(
     let results = request.topics.iter().zip(refusals).map(|(topic, refusal)| {
         let name = &topic.name;
         match refusal {
-            Some(refusal) => not_created(name, refusal, context),
+            Some(error) => not_created(name, &error, context),
             None => match creations.next() {
                 Some(creation) => creation_result(name, creation, context),
-                None => not_created(name, (ResponseError::UnknownServerError, None), context),
+                None => not_created(name, &TopicRequestError::Unanswered, context),
             },
         }
     });
@@ -140,7 +181,7 @@ fn creation_result(
     context: &Context<'_>,
 ) -> CreatableTopicResult {
     let mut result = match creation.result {
-        Err(error) => not_created(name, refusal(&error), context),
+        Err(error) => not_created(name, &error.into(), context),
         Ok(created) => created_result(name, &created, context),
     };
     if context.version >= 7 {
@@ -151,14 +192,14 @@ fn creation_result(
 
 fn not_created(
     name: &wire::TopicName,
-    (error, message): Refusal,
+    error: &TopicRequestError,
     context: &Context<'_>,
 ) -> CreatableTopicResult {
     let result = CreatableTopicResult::default()
         .with_name(name.clone())
-        .with_error_code(error.code());
+        .with_error_code(error.error_code());
     if context.version >= 1 {
-        result.with_error_message(message.map(StrBytes::from_string))
+        result.with_error_message(error.message().map(StrBytes::from_string))
     } else {
         result
     }
@@ -208,29 +249,29 @@ pub async fn delete_topics(
         .iter()
         .any(|topic| topic.name.is_some() && !topic.topic_id.is_nil());
     let refuse_all = if names_both {
-        Some(ResponseError::InvalidRequest)
+        Some(TopicRequestError::NameAndId)
     } else if !context.broker.controller.is_active() {
-        Some(ResponseError::NotController)
+        Some(TopicRequestError::NotController)
     } else if !context.broker.config.broker().delete_topic_enable {
-        Some(match context.version {
-            ..=2 => ResponseError::InvalidRequest,
-            3.. => ResponseError::TopicDeletionDisabled,
+        Some(TopicRequestError::DeletionDisabled {
+            is_known: context.version >= 3,
         })
     } else {
         None
     };
     let image = context.broker.metadata.image();
-    let errors: Vec<Option<ResponseError>> = targets
+    if let Some(error) = refuse_all {
+        let refused = targets.into_iter();
+        let refused = refused.map(|target| deletion_result(target, Some(&error), context));
+        return DeleteTopicsResponse::default().with_responses(refused.collect());
+    }
+    let errors: Vec<Option<TopicRequestError>> = targets
         .iter()
-        .map(|target| match (&refuse_all, &target.name) {
-            (Some(error), _) => Some(*error),
-            // Neither a name nor an id: nobody may delete that.
-            (None, None) if target.id.is_nil() => Some(ResponseError::TopicAuthorizationFailed),
-            (None, None) => Some(ResponseError::UnknownTopicId),
-            (None, Some(name)) if image.topic(name).is_none() => {
-                Some(ResponseError::UnknownTopicOrPartition)
-            }
-            (None, Some(_)) => None,
+        .map(|target| match &target.name {
+            None if target.id.is_nil() => Some(TopicRequestError::Unnamed),
+            None => Some(TopicRequestError::UnknownId),
+            Some(name) if image.topic(name).is_none() => Some(TopicRequestError::Unknown),
+            Some(_) => None,
         })
         .collect();
     let wanted = targets.iter().zip(&errors);
@@ -245,15 +286,11 @@ pub async fn delete_topics(
     let mut outcomes = deleted.into_iter();
     context.call.throttle(mutations.throttle());
     let results = targets.into_iter().zip(errors).map(|(target, error)| {
-        let error = match error {
-            Some(error) => Err(error),
-            None => match outcomes.next() {
-                Some(Ok(())) => Ok(()),
-                Some(Err(error)) => Err(refusal(&error).0),
-                None => Err(ResponseError::UnknownServerError),
-            },
-        };
-        deletion_result(target, error, context)
+        let error = error.or_else(|| match outcomes.next() {
+            Some(outcome) => outcome.err().map(TopicRequestError::from),
+            None => Some(TopicRequestError::Unanswered),
+        });
+        deletion_result(target, error.as_ref(), context)
     });
     DeleteTopicsResponse::default().with_responses(results.collect())
 }
@@ -294,12 +331,12 @@ fn deletion_targets(request: &DeleteTopicsRequest, context: &Context<'_>) -> Vec
 
 fn deletion_result(
     target: DeletionTarget,
-    outcome: Result<(), ResponseError>,
+    error: Option<&TopicRequestError>,
     context: &Context<'_>,
 ) -> DeletableTopicResult {
     let mut result = DeletableTopicResult::default()
         .with_name(target.name.map(|name| wire_name(&name)))
-        .with_error_code(outcome.map_or_else(|error| error.code(), |()| NONE));
+        .with_error_code(error.map_or(NONE, ToErrorCode::error_code));
     if context.version >= 5 {
         result.error_message = None;
     }
@@ -314,11 +351,9 @@ pub async fn create_partitions(
     request: CreatePartitionsRequest,
     context: &Context<'_>,
 ) -> CreatePartitionsResponse {
-    let result = |name: &str, outcome: Result<(), Refusal>| {
-        let (code, message) = match outcome {
-            Ok(()) => (NONE, None),
-            Err((error, message)) => (error.code(), message),
-        };
+    let result = |name: &str, outcome: Result<(), TopicRequestError>| {
+        let code = code_of(&outcome);
+        let message = outcome.err().and_then(|error| error.message());
         CreatePartitionsTopicResult::default()
             .with_name(wire_name(name))
             .with_error_code(code)
@@ -326,13 +361,13 @@ pub async fn create_partitions(
     };
     let topics = &request.topics;
     if !context.broker.controller.is_active() {
-        let refused = || Err((ResponseError::NotController, None));
+        let refused = || Err(TopicRequestError::NotController);
         let results = topics.iter().map(|topic| result(&topic.name, refused()));
         return CreatePartitionsResponse::default().with_results(results.collect());
     }
     if !topics.iter().all(|topic| can_be_path(&topic.name)) {
         // No path in ZooKeeper: Kafka stumbles over it, and with it over all topics of the request.
-        let stumbled = || Err((ResponseError::UnknownServerError, None));
+        let stumbled = || Err(TopicRequestError::NoPath);
         let results = topics.iter().map(|topic| result(&topic.name, stumbled()));
         return CreatePartitionsResponse::default().with_results(results.collect());
     }
@@ -367,11 +402,9 @@ pub async fn create_partitions(
     let results = wanted
         .iter()
         .zip(outcomes)
-        .map(|(wanted, outcome)| result(&wanted.topic, outcome.map_err(|error| refusal(&error))));
+        .map(|(wanted, outcome)| result(&wanted.topic, outcome.map_err(TopicRequestError::from)));
     let duplicates = counts.iter().filter(|(_, count)| **count > 1);
-    let duplicates = duplicates.map(|(name, _)| {
-        let message = "Duplicate topic in request.".to_owned();
-        result(name, Err((ResponseError::InvalidRequest, Some(message))))
-    });
+    let duplicates =
+        duplicates.map(|(name, _)| result(name, Err(TopicRequestError::ExtendedTwice)));
     CreatePartitionsResponse::default().with_results(results.chain(duplicates).collect())
 }

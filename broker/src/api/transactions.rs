@@ -23,11 +23,12 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::Context;
-use super::error_code::{NONE, ResponseError, ToErrorCode as _};
+use super::error_code::{NONE, ToErrorCode, code_for_producer};
 use super::groups::wire_text;
 use super::repeated;
 use crate::coordinator::OFFSETS_TOPIC;
 use crate::coordinator::transactions::{ProducerRef, TransactionFilter};
+use crate::producer_ids::ProducerIdError;
 
 /// No producer id, no producer epoch.
 const UNKNOWN: i64 = -1;
@@ -39,18 +40,29 @@ const OTHERS_KNOW_FENCED: i16 = 2;
 /// First version of `AddPartitionsToTxn` for several transactions, which brokers use to verify (KIP-890).
 const BATCHED: i16 = 4;
 
-/// The error of an outcome as clients of `version` know it.
-fn known_to(error: ResponseError, version: i16, knows_fenced: i16) -> ResponseError {
-    if error == ResponseError::ProducerFenced && version < knows_fenced {
-        ResponseError::InvalidProducerEpoch
-    } else {
-        error
-    }
+/// Why a producer gets no identity.
+#[derive(Clone, Copy, Debug)]
+pub enum InitProducerError {
+    /// An id without an epoch, or an epoch without an id.
+    HalfAnIdentity,
+    ProducerId(ProducerIdError),
+    Transaction(TransactionError),
 }
 
-fn code_for(result: Result<(), TransactionError>, version: i16) -> i16 {
+/// Why a partition does not come to belong to a transaction.
+#[derive(Clone, Copy, Debug)]
+pub enum AddPartitionError {
+    /// Offsets go there by a request of their own.
+    Internal,
+    UnknownTopicOrPartition,
+    /// Another partition of the request cannot be added.
+    NotAttempted,
+    Transaction(TransactionError),
+}
+
+fn code_for(result: Result<(), impl ToErrorCode>, version: i16) -> i16 {
     result.err().map_or(NONE, |error| {
-        known_to(error.to_response_error(), version, OTHERS_KNOW_FENCED).code()
+        code_for_producer(&error, version >= OTHERS_KNOW_FENCED)
     })
 }
 
@@ -64,7 +76,10 @@ pub async fn init_producer_id(
             .with_producer_id(ProducerId(id))
             .with_producer_epoch(epoch),
         Err(error) => InitProducerIdResponse::default()
-            .with_error_code(known_to(error, context.version, INIT_KNOWS_FENCED).code())
+            .with_error_code(code_for_producer(
+                &error,
+                context.version >= INIT_KNOWS_FENCED,
+            ))
             .with_producer_id(ProducerId(UNKNOWN))
             .with_producer_epoch(UNKNOWN as i16),
     }
@@ -73,18 +88,18 @@ pub async fn init_producer_id(
 async fn identify(
     request: &InitProducerIdRequest,
     context: &Context<'_>,
-) -> Result<(i64, i16), ResponseError> {
+) -> Result<(i64, i16), InitProducerError> {
     let broker = context.broker;
     let has_id = request.producer_id.0 != UNKNOWN;
     let has_epoch = i64::from(request.producer_epoch) != UNKNOWN;
     if has_id != has_epoch {
-        return Err(ResponseError::InvalidRequest);
+        return Err(InitProducerError::HalfAnIdentity);
     }
     let Some(transactional_id) = &request.transactional_id else {
         // An id that the producer has already does not matter: it gets a new one.
         let id = broker.producer_ids.next().await.map_err(|error| {
             tracing::warn!(%error, "a producer got no id");
-            error.to_response_error()
+            InitProducerError::ProducerId(error)
         })?;
         return Ok((id, 0));
     };
@@ -95,7 +110,7 @@ async fn identify(
     let identity = broker
         .transactions
         .init_producer(transactional_id, init, &broker.producer_ids);
-    identity.await.map_err(|error| error.to_response_error())
+    identity.await.map_err(InitProducerError::Transaction)
 }
 
 /// `AddPartitionsToTxn` (key 24, v0–5): partitions belong to a transaction, or are asked whether they do.
@@ -146,23 +161,23 @@ async fn add_to_one(
     let partitions = partitions_of(&transaction.topics);
     let image = broker.metadata.image();
     let exists = |of: &TopicPartition| image.partition(&of.topic, of.partition).is_some();
-    let mut codes: Vec<i16> = partitions
+    let checked: Vec<Result<(), AddPartitionError>> = partitions
         .iter()
         .map(|of| {
             if is_internal_topic(&of.topic) && context.version < BATCHED {
-                // Offsets go there by a request of their own.
-                ResponseError::TopicAuthorizationFailed.code()
+                Err(AddPartitionError::Internal)
             } else if exists(of) {
-                NONE
+                Ok(())
             } else {
-                ResponseError::UnknownTopicOrPartition.code()
+                Err(AddPartitionError::UnknownTopicOrPartition)
             }
         })
         .collect();
-    if codes.iter().any(|code| *code != NONE) {
-        for code in codes.iter_mut().filter(|code| **code == NONE) {
-            *code = ResponseError::OperationNotAttempted.code();
-        }
+    if checked.iter().any(Result::is_err) {
+        let refused = checked
+            .into_iter()
+            .map(|checked| checked.err().unwrap_or(AddPartitionError::NotAttempted));
+        let codes: Vec<i16> = refused.map(|error| error.error_code()).collect();
         drop_empty(transaction);
         return respond_added(&transaction.topics, &codes);
     }
@@ -171,7 +186,7 @@ async fn add_to_one(
         producer_id: transaction.producer_id.0,
         producer_epoch: transaction.producer_epoch,
     };
-    if transaction.verify_only {
+    let codes: Vec<i16> = if transaction.verify_only {
         let verified = broker.transactions.verify(
             producer.transactional_id,
             producer.producer_id,
@@ -179,13 +194,15 @@ async fn add_to_one(
             &partitions,
         );
         let verified = verified.into_iter();
-        codes = verified
+        verified
+            .map(|result| result.map_err(AddPartitionError::Transaction))
             .map(|result| code_for(result, context.version))
-            .collect();
+            .collect()
     } else {
         let added = broker.transactions.add_partitions(producer, &partitions);
-        codes.fill(code_for(added.await, context.version));
-    }
+        let added = added.await.map_err(AddPartitionError::Transaction);
+        vec![code_for(added, context.version); partitions.len()]
+    };
     respond_added(&transaction.topics, &codes)
 }
 

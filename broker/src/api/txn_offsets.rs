@@ -1,7 +1,7 @@
 //! `TxnOffsetCommit` (key 28): offsets that count once a transaction is committed.
 
-use barnabas_core::group::MemberRef;
 use barnabas_core::group::records::OffsetCommit;
+use barnabas_core::group::{GroupError, MemberRef};
 use barnabas_core::ids::{TopicName, TopicPartition};
 use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestPartition;
 use kafka_protocol::messages::txn_offset_commit_response::{
@@ -12,8 +12,8 @@ use kafka_protocol::messages::{
 };
 
 use super::Context;
-use super::error_code::{ResponseError, ToErrorCode as _, code_of};
-use super::verification::{Transaction, admit};
+use super::error_code::{ToErrorCode as _, code_of, code_without_loading};
+use super::verification::{AdmissionError, Transaction, admit};
 use crate::clock;
 use crate::coordinator::groups::TransactionalProducer;
 
@@ -21,6 +21,16 @@ use crate::coordinator::groups::TransactionalProducer;
 const ABORTABLE_ERRORS: i16 = 4;
 /// Older clients give up over a coordinator that is still loading.
 const LOADING_ERRORS: i16 = 2;
+
+/// Why an offset does not become part of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub enum TxnOffsetError {
+    UnknownTopicOrPartition,
+    Group(GroupError),
+    NotAdmitted(AdmissionError),
+    /// The verification said nothing of the partition.
+    Unexpected,
+}
 
 /// `TxnOffsetCommit` (key 28, v0–4; members and generations from v3 on, KIP-447).
 pub async fn txn_offset_commit(
@@ -30,7 +40,7 @@ pub async fn txn_offset_commit(
     let image = context.broker.metadata.image();
     let mut refused: Vec<TxnOffsetCommitResponseTopic> = Vec::new();
     let mut known: Vec<(&WireTopicName, &TxnOffsetCommitRequestPartition)> = Vec::new();
-    let unknown = ResponseError::UnknownTopicOrPartition.code();
+    let unknown = TxnOffsetError::UnknownTopicOrPartition.error_code();
     for topic in &request.topics {
         for partition in &topic.partitions {
             let index = partition.partition_index;
@@ -92,20 +102,18 @@ async fn commit(
     wanted: &[(&WireTopicName, &TxnOffsetCommitRequestPartition)],
     context: &Context<'_>,
 ) -> Vec<i16> {
-    let all = |error: ResponseError| {
-        let is_too_new = context.version < LOADING_ERRORS;
-        let error = match error {
-            ResponseError::CoordinatorLoadInProgress if is_too_new => {
-                ResponseError::CoordinatorNotAvailable
-            }
-            error => error,
+    let all = |error: TxnOffsetError| {
+        let code = if context.version < LOADING_ERRORS {
+            code_without_loading(&error)
+        } else {
+            error.error_code()
         };
-        vec![error.code(); wanted.len()]
+        vec![code; wanted.len()]
     };
     let groups = &context.broker.groups;
     let partition = match groups.offsets_partition(&request.group_id) {
         Ok(partition) => partition,
-        Err(error) => return all(error.to_response_error()),
+        Err(error) => return all(TxnOffsetError::Group(error)),
     };
     let transaction = Transaction {
         transactional_id: &request.transactional_id,
@@ -117,8 +125,8 @@ async fn commit(
     let admitted = admit(context, transaction, &[(partition, -1)]).await.pop();
     let admission = match admitted {
         Some(Ok(admission)) => admission,
-        Some(Err(error)) => return all(error.for_offsets()),
-        None => return all(ResponseError::UnknownServerError),
+        Some(Err(error)) => return all(TxnOffsetError::NotAdmitted(error)),
+        None => return all(TxnOffsetError::Unexpected),
     };
     let producer = TransactionalProducer {
         producer_id: request.producer_id.0,
@@ -134,7 +142,7 @@ async fn commit(
     let committed = groups.commit_transactional(&request.group_id, member, producer, commits);
     match committed.await {
         Ok(results) => results.iter().map(code_of).collect(),
-        Err(error) => all(error.to_response_error()),
+        Err(error) => all(TxnOffsetError::Group(error)),
     }
 }
 
@@ -166,7 +174,6 @@ fn commits(
 mod tests {
     use std::time::Duration;
 
-    use barnabas_core::group::GroupError;
     use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
     use kafka_protocol::messages::{GroupId, ProducerId};
     use kafka_protocol::protocol::StrBytes;

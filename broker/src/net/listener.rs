@@ -8,6 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::congestion::SystemsChoice;
 use super::connection::{self, Accepted};
 use super::limits::Refusal;
 use super::{ListenerOptions, Network, Service, limits};
@@ -38,6 +39,7 @@ pub struct Listener {
     name: Arc<str>,
     socket: TcpListener,
     local_address: SocketAddr,
+    congestion: Option<SystemsChoice>,
     options: ListenerOptions,
 }
 
@@ -62,6 +64,7 @@ impl Listener {
         })?;
         Ok(Self {
             name: Arc::from(options.name.as_str()),
+            congestion: SystemsChoice::put_off(&socket),
             socket,
             local_address,
             options: options.clone(),
@@ -77,8 +80,11 @@ impl Listener {
         self.local_address
     }
 
-    fn configure(&self, stream: &TcpStream) -> io::Result<()> {
+    fn configure(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        if let Some(of_system) = &self.congestion {
+            of_system.restore(stream, stream.local_addr()?, peer);
+        }
         let socket = SockRef::from(stream);
         socket.set_tcp_keepalive(&TcpKeepalive::new())?;
         if let Some(bytes) = self.options.send_buffer_bytes {
@@ -170,7 +176,7 @@ pub(super) async fn accept_loop<S: Service>(
                 continue;
             }
         };
-        if let Err(error) = listener.configure(&stream) {
+        if let Err(error) = listener.configure(&stream, peer_address) {
             tracing::debug!(peer = %peer_address, %error, "the connection is gone already");
             continue;
         }

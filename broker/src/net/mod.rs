@@ -5,6 +5,7 @@
 //! request it holds no buffer: what ten thousand idle connections cost is their tasks.
 
 mod buffers;
+mod congestion;
 mod connection;
 mod descriptors;
 mod frame;

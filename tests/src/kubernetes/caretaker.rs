@@ -30,7 +30,7 @@ for namespace in /var/run/netns/"$network"-*; do
   for _ in $(seq 50); do
     ids=$(ip netns pids "$name")
     [ -n "$ids" ] || break
-    kill -9 $ids
+    kill -9 $ids 2> /dev/null
     sleep 0.1
   done
   ip netns del "$name"

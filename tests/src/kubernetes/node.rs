@@ -106,24 +106,25 @@ impl Node {
         self.containerd_client(&["images", "tag", "--force", image, name])
     }
 
+    /// Kills the kubelet, so that nobody starts containers again, and then all containers; the node's network stays.
+    pub fn stop_containers(&self) {
+        let own = self.directory.join("etc/kubelet.yaml");
+        let own = own.display().to_string();
+        let is_kubelet = |process: &Path| {
+            is_called(process, "kubelet") && read(process, "cmdline").contains(&own)
+        };
+        let group = format!("{}/", self.control_group());
+        kill_all(is_kubelet);
+        kill_all(|process| read(process, "cgroup").contains(&group));
+    }
+
     /// Kills the processes called `program` in the pod with this uid; returns how many.
     pub(super) fn kill_container(&self, pod: &str, program: &str) -> usize {
         let group = self.control_group();
-        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let mut killed = 0;
-        for process in processes {
-            let path = process.path();
-            let is_meant = fs::read_to_string(path.join("cgroup"))
-                .is_ok_and(|groups| groups.contains(&group) && groups.contains(pod))
-                && fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == program);
-            let id = process.file_name().to_string_lossy().parse().ok();
-            if let Some(id) = id.filter(|_| is_meant).and_then(Pid::from_raw)
-                && kill_process(id, Signal::KILL).is_ok()
-            {
-                killed += 1;
-            }
-        }
-        killed
+        kill_all(|process| {
+            let groups = read(process, "cgroup");
+            groups.contains(&group) && groups.contains(pod) && is_called(process, program)
+        })
     }
 
     fn containerd_client(&self, arguments: &[&str]) -> Result<()> {
@@ -295,6 +296,31 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.power_off();
     }
+}
+
+/// Kills the processes that are meant, which are told by their directories in `/proc`; returns how many.
+fn kill_all(is_meant: impl Fn(&Path) -> bool) -> usize {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut killed = 0;
+    for process in processes {
+        let id = process.file_name().to_string_lossy().parse().ok();
+        if let Some(id) = id.and_then(Pid::from_raw)
+            && is_meant(&process.path())
+            && kill_process(id, Signal::KILL).is_ok()
+        {
+            killed += 1;
+        }
+    }
+    killed
+}
+
+fn is_called(process: &Path, program: &str) -> bool {
+    read(process, "comm").trim() == program
+}
+
+/// A file of a process, empty if it is gone.
+fn read(process: &Path, file: &str) -> String {
+    fs::read_to_string(process.join(file)).unwrap_or_default()
 }
 
 fn hierarchies() -> Result<Vec<PathBuf>> {

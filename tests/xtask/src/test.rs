@@ -1,7 +1,7 @@
 //! `test`: installs what the tests need, runs them all, and sums up.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +10,9 @@ use crate::arguments::Arguments;
 use crate::kubernetes::require_nodes;
 use crate::run::{cargo, check};
 use crate::{images, install};
+
+/// Of the images that tests run.
+const TAG: &str = "0.1.0";
 
 pub(crate) fn test(words: Vec<String>) -> Result<()> {
     let mut arguments = Arguments::new(words);
@@ -26,14 +29,15 @@ pub(crate) fn test(words: Vec<String>) -> Result<()> {
     let start = Instant::now();
     install::for_tests()?;
     println!("installed after {} s", start.elapsed().as_secs());
+    // A test among them lets crates have the features that all tests build them with.
     check(&mut cargo(&[
         "build",
         "--quiet",
         "--locked",
-        "--package",
-        "barnabas-broker",
-        "--package",
-        "barnabas-operator",
+        "--workspace",
+        "--bins",
+        "--test",
+        "kubernetes",
     ]))?;
 
     let mut tests = cargo(&["test", "--locked", "--no-fail-fast"]);
@@ -44,19 +48,22 @@ pub(crate) fn test(words: Vec<String>) -> Result<()> {
         tests.arg("--workspace");
     }
     tests.args(&names);
-    let mut child = tests
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo test")?;
-
     let mut sum = Sum::default();
-    let output = child.stdout.take().context("cargo test has no output")?;
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        println!("{line}");
-        sum.note(&line);
+    let mut success = run(&mut tests, &mut sum)?;
+    if !judge && names.is_empty() {
+        println!(
+            "{} s, last the cluster with real nodes",
+            start.elapsed().as_secs()
+        );
+        match require_nodes() {
+            Ok(()) => {
+                install::for_nodes()?;
+                images::make(true, TAG)?;
+                success &= run(&mut on_nodes(), &mut sum)?;
+            }
+            Err(error) => println!("left out: {error}"),
+        }
     }
-    let status = child.wait()?;
 
     let seconds = start.elapsed().as_secs();
     println!("\n{} minutes {} seconds in all", seconds / 60, seconds % 60);
@@ -67,10 +74,25 @@ pub(crate) fn test(words: Vec<String>) -> Result<()> {
         "{} passed, {} failed, {} skipped",
         sum.passed, sum.failed, sum.ignored
     );
-    if !status.success() {
+    if !success {
         bail!("the tests failed");
     }
     Ok(())
+}
+
+/// Runs tests with their output shown and added up; whether all passed.
+fn run(tests: &mut Command, sum: &mut Sum) -> Result<bool> {
+    let mut child = tests
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        sum.note(&line);
+    }
+    Ok(child.wait()?.success())
 }
 
 /// The system on a cluster with real nodes: it needs root, and images of what is there now.
@@ -78,17 +100,21 @@ fn kubernetes(release: bool) -> Result<()> {
     let start = Instant::now();
     require_nodes()?;
     install::for_nodes()?;
-    images::make(!release, "0.1.0")?;
+    images::make(!release, TAG)?;
     println!("images after {} s", start.elapsed().as_secs());
-    // The whole workspace, so that crates are built with the same features as by all other tasks.
-    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "kubernetes"]);
-    tests.args(["--", "--ignored", "--nocapture"]);
-    // Clusters end with this process, however that ends.
-    tests.env("BARNABAS_ENDS_WITH", std::process::id().to_string());
-    // A cluster at a time.
-    check(tests.arg("--test-threads=1"))?;
+    check(on_nodes().arg("--nocapture"))?;
     println!("{} s in all", start.elapsed().as_secs());
     Ok(())
+}
+
+/// The tests that make clusters, one cluster at a time.
+fn on_nodes() -> Command {
+    // The whole workspace, so that crates are built with the same features as by all other tasks.
+    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "kubernetes"]);
+    tests.args(["--", "--ignored", "--test-threads=1"]);
+    // Clusters end with this process, however that ends.
+    tests.env("BARNABAS_ENDS_WITH", std::process::id().to_string());
+    tests
 }
 
 /// What the closing lines of all test binaries add up to.

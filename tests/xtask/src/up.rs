@@ -116,14 +116,9 @@ fn up_kubernetes(profile: Profile) -> Result<()> {
     require_nodes()?;
     install::for_nodes()?;
     images::make(profile == Profile::Debug, "0.1.0")?;
-    let mut build = cargo(&[
-        "build",
-        "--quiet",
-        "--locked",
-        "--workspace",
-        "--bin",
-        "kubernetes",
-    ]);
+    // A test among them lets crates have the features that all tests build them with.
+    let mut build = cargo(&["build", "--quiet", "--locked", "--workspace"]);
+    build.args(["--bin", "kubernetes", "--test", "kubernetes"]);
     check(&mut build)?;
     let server = server("kubernetes", 1)?;
     let ready = server.directory.join("ready");
