@@ -270,6 +270,92 @@ fn orders_of_the_past_are_not_obeyed() {
     });
 }
 
+/// The latest value of each key stays, on every replica, whoever cleans and dies.
+#[test]
+fn what_is_compacted_keeps_the_latest_values_whoever_dies() {
+    let plan = Plan {
+        producers: 1,
+        members: 0,
+        groups: 2,
+        settings: vec![("log.segment.bytes".to_owned(), "900".to_owned())],
+        ..Plan::quiet()
+    };
+    tell(plan.compacting(), |world| async move {
+        let partition = world::compactions::partitions().remove(0);
+        for round in 0..5 {
+            sleep(Duration::from_secs(4)).await;
+            let victim = world.random_node();
+            world.kill(victim);
+            sleep(Duration::from_millis(300 + 900 * round)).await;
+            world.start(victim);
+        }
+        // Else there was nothing to see.
+        let is_cleaned = |node: Node| {
+            let ends = world.checks.records_kept(node, &partition);
+            ends.is_some_and(|(kept, end)| kept * 2 < end)
+        };
+        let patience = Duration::from_secs(10);
+        world
+            .wait_until_well("LogsAreCleaned", patience, || {
+                let mut nodes = world.nodes();
+                let whole = nodes.find(|node| !is_cleaned(*node))?;
+                Some(format!("{partition} on {whole} has too much"))
+            })
+            .await;
+    });
+}
+
+/// Of a broker whose directory fails others lead what was there, and the rest goes on where it is.
+#[test]
+fn a_directory_that_fails_takes_only_its_replicas_along_and_loses_nothing() {
+    let plan = Plan {
+        partitions: 4,
+        log_dirs: 2,
+        ..Plan::quiet()
+    };
+    tell(plan, |world| async move {
+        for round in 0..3 {
+            let victim = leader(&world, &world.topic_partitions()[round]).unwrap();
+            let registered = world.registration_epoch(victim);
+            let before = world.partitions_in(victim, round % 2);
+            world.break_directory(victim, round % 2);
+            let patience = Duration::from_secs(10);
+            world
+                .wait_until_well("OthersLead", patience, || {
+                    let mut lost = before.iter();
+                    let stays = lost.find(|partition| {
+                        leader(&world, partition).is_none_or(|led| led == victim)
+                    })?;
+                    Some(format!("{stays} was in the directory that failed"))
+                })
+                .await;
+            assert_eq!(world.registration_epoch(victim), registered);
+            let ends = world.topic_partitions();
+            let ends: Vec<_> = ends
+                .iter()
+                .map(|of| world.checks.committed_end(of))
+                .collect();
+            world
+                .wait_until_well("WritesGoOn", patience, || {
+                    let partitions = world.topic_partitions();
+                    let mut all = partitions.iter().zip(&ends);
+                    let (stuck, end) =
+                        all.find(|(of, end)| world.checks.committed_end(of) <= **end)?;
+                    Some(format!("{stuck} stays at {end}"))
+                })
+                .await;
+            world.kill(victim);
+            world.mend_directories(victim);
+            world.start(victim);
+            let partitions = world.topic_partitions();
+            let patience = Duration::from_secs(30);
+            world
+                .wait_until_well("AllInSync", patience, || world.ailment(&partitions))
+                .await;
+        }
+    });
+}
+
 #[test]
 fn all_brokers_die_at_once() {
     tell(Plan::quiet(), |world| async move {

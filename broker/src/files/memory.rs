@@ -120,6 +120,12 @@ impl Memory {
         lock(&self.shared.faults).broken.insert(path.to_owned());
     }
 
+    /// Ends what [`Memory::break_directory`] began, everywhere. Returns whether anything was broken.
+    pub fn mend_directories(&self) -> bool {
+        let broken = std::mem::take(&mut lock(&self.shared.faults).broken);
+        !broken.is_empty()
+    }
+
     /// How many changing operations were asked for.
     pub fn operations(&self) -> u64 {
         lock(&self.shared.faults).operations

@@ -16,11 +16,13 @@
 //! | `PartitionsHaveOneOwner` | no two members of a group are given the same partition in one generation |
 //! | `DeletedRecordsStayDeleted` | a topic that was created anew has nothing of the one that had its name |
 //! | `OrdersOfThePastAreRefused` | an order that comes again is refused, all the more by a broker that was started since |
+//! | `LatestValuesStay` | of a compacted topic every reader and every replica has the latest value of each key |
 //! | `IsrSubsetOfAssignment` | in ZooKeeper the leader is in the ISR, and the ISR among the replicas |
 //! | `ZnodesAreWellFormed` | what brokers write to ZooKeeper can be read |
 //! | `NothingPanics` | a broken invariant within a broker is noticed |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use barnabas_broker::api::Broker;
@@ -33,6 +35,7 @@ use barnabas_core::records::{ControlRecord, batches, records};
 use barnabas_core::znodes::{ControllerSeat, PartitionState, TopicAssignment};
 use bytes::Bytes;
 
+use super::compactions::{self, Latest};
 use super::deletions::{Recreations, topic_is_recreated};
 use super::members::Memberships;
 use super::network::Node;
@@ -84,6 +87,8 @@ struct State {
     memberships: Memberships,
     recreations: Recreations,
     seen: BTreeMap<(Node, TopicPartition), Seen>,
+    /// Log directories that cannot be read.
+    unreadable: BTreeSet<PathBuf>,
     /// Where each log ended when it was looked at last, whether or not its broker lives.
     held: BTreeMap<TopicPartition, BTreeMap<Node, Offset>>,
 }
@@ -124,6 +129,16 @@ impl Checks {
         let mut state = self.state();
         state.brokers.remove(&node);
         state.seen.retain(|(of, _), _| *of != node);
+    }
+
+    /// What stands in that directory cannot be read, and is compared later.
+    pub(crate) fn directory_fails(&self, directory: PathBuf) {
+        self.state().unreadable.insert(directory);
+    }
+
+    /// It can be read again.
+    pub(crate) fn directory_is_mended(&self, directory: &Path) {
+        self.state().unreadable.remove(directory);
     }
 
     /// A producer was told that its record is at `offset`.
@@ -237,6 +252,54 @@ impl Checks {
             .map_or(0, |last| last + 1)
     }
 
+    /// The latest value of each key of a compacted partition.
+    pub(crate) fn latest_values(&self, partition: &TopicPartition) -> Latest {
+        let state = self.state();
+        let truth = state.truths.get(partition);
+        let committed = truth.into_iter().flat_map(|truth| &truth.committed);
+        let keyed = committed.filter_map(|(offset, entry)| {
+            let value = entry.value.clone();
+            Some((compactions::key_of(&value)?, (*offset, value)))
+        });
+        keyed.collect()
+    }
+
+    /// The latest value of each key on each broker that hosts a partition, as its log has it.
+    pub(crate) fn replicas(
+        &self,
+        partition: &TopicPartition,
+    ) -> Vec<(Node, Result<Latest, String>)> {
+        let state = self.state();
+        let hosts = state.brokers.iter().filter_map(|(node, broker)| {
+            let found = broker
+                .replicas
+                .partition(&partition.topic, partition.partition);
+            let log = found.ok()?.log().ok()?;
+            Some((
+                *node,
+                compactions::latest_of(&log).map_err(|error| error.to_string()),
+            ))
+        });
+        hosts.collect()
+    }
+
+    /// How many records a broker's log has, and where it ends; nothing if the broker does not host it.
+    pub(crate) fn records_kept(
+        &self,
+        node: Node,
+        partition: &TopicPartition,
+    ) -> Option<(i64, Offset)> {
+        let state = self.state();
+        let broker = state.brokers.get(&node)?;
+        let found = broker
+            .replicas
+            .partition(&partition.topic, partition.partition);
+        let log = found.ok()?.log().ok()?;
+        let mut kept = 0;
+        compactions::walk(&log, |_, _| kept += 1).ok()?;
+        Some((kept, log.log_end_offset()))
+    }
+
     /// Acknowledged records that no high watermark has passed.
     pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, Offset)> {
         let state = self.state();
@@ -258,6 +321,7 @@ impl Checks {
             outcomes,
             recreations,
             seen,
+            unreadable,
             held,
             ..
         } = &mut *state;
@@ -277,6 +341,7 @@ impl Checks {
                     is_leader: view.is_leader,
                     high_watermark: partition.high_watermark(),
                     log,
+                    is_readable: !unreadable.contains(&log.log_dir()),
                 };
                 let truth = truths.entry(name.clone()).or_default();
                 let seen = seen.entry((*node, name.clone())).or_default();
@@ -405,6 +470,7 @@ struct Look<'a> {
     is_leader: bool,
     high_watermark: Offset,
     log: &'a Arc<PartitionLog>,
+    is_readable: bool,
 }
 
 impl Look<'_> {
@@ -465,7 +531,7 @@ impl Look<'_> {
             seen.compared = log_end_offset;
         }
         let end = log_end_offset.min(*high_watermark);
-        if seen.compared < end {
+        if seen.compared < end && self.is_readable {
             let from = seen.compared.max(self.log.log_start_offset());
             self.compare(from, end, truth, known)?;
             seen.compared = end;
@@ -539,6 +605,9 @@ impl Look<'_> {
                     }
                 }
                 position = meta.last_offset + 1;
+            }
+            if position == before && compactions::may_have_gaps(&partition.topic) {
+                break;
             }
             if position == before {
                 return Err(unreadable(&format!("nothing at {position}, below {end}")));

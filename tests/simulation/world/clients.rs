@@ -14,7 +14,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::alter_partition_reassignments_request::{
     ReassignablePartition, ReassignableTopic,
 };
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -118,10 +118,29 @@ impl Client {
 
     /// Creates a topic, however often that has to be tried.
     pub(crate) async fn create_topic(&mut self, topic: &str, partitions: i32, replicas: i16) {
+        self.create_topic_with(topic, partitions, replicas, &[])
+            .await;
+    }
+
+    /// Creates a topic that has settings of its own.
+    pub(crate) async fn create_topic_with(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        replicas: i16,
+        configs: &[(&'static str, &'static str)],
+    ) {
+        let configs = configs.iter().map(|(key, value)| {
+            let value = StrBytes::from_static_str(value);
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_static_str(key))
+                .with_value(Some(value))
+        });
         let wanted = CreatableTopic::default()
             .with_name(name(topic))
             .with_num_partitions(partitions)
-            .with_replication_factor(replicas);
+            .with_replication_factor(replicas)
+            .with_configs(configs.collect());
         let request = CreateTopicsRequest::default()
             .with_timeout_ms(3_000)
             .with_topics(vec![wanted]);
@@ -221,7 +240,7 @@ impl Client {
         }
     }
 
-    async fn producer_id(&mut self) -> (i64, i16) {
+    pub(crate) async fn producer_id(&mut self) -> (i64, i16) {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(None)
             .with_transaction_timeout_ms(60_000)
@@ -238,7 +257,7 @@ impl Client {
         }
     }
 
-    fn violated(&self, what: &str) {
+    pub(crate) fn violated(&self, what: &str) {
         self.network.trace.violated(what);
     }
 }
@@ -301,7 +320,7 @@ pub(crate) async fn produce(
 }
 
 /// Sends a batch until it is acknowledged, or nobody wants it any more.
-async fn send(
+pub(crate) async fn send(
     client: &mut Client,
     partition: &TopicPartition,
     batch: &Bytes,
@@ -425,13 +444,13 @@ pub(crate) async fn consume(
     progress.has_stopped.store(true, Ordering::SeqCst);
 }
 
-/// Reads from a position on; gives back the next one, or nothing if that did not work.
-async fn fetch(
+/// What the leader answers to a reader at a position; nothing if that did not work.
+async fn fetch_from(
     client: &mut Client,
     partition: &TopicPartition,
     position: Offset,
     isolation: Isolation,
-) -> Option<i64> {
+) -> Option<PartitionData> {
     let (leader, epoch) = client.leader(partition).await;
     let wanted = FetchPartition::default()
         .with_partition(partition.partition)
@@ -458,7 +477,18 @@ async fn fetch(
         }
         return None;
     }
-    let mut aborted = Aborted::of(answer);
+    Some(answer.clone())
+}
+
+/// Reads from a position on; gives back the next one, or nothing if that did not work.
+async fn fetch(
+    client: &mut Client,
+    partition: &TopicPartition,
+    position: Offset,
+    isolation: Isolation,
+) -> Option<i64> {
+    let answer = fetch_from(client, partition, position, isolation).await?;
+    let mut aborted = Aborted::of(&answer);
     let bytes = answer.records.clone().unwrap_or_default();
     let mut next = position;
     let walk = batches(&bytes);
@@ -491,6 +521,37 @@ async fn fetch(
         }
     }
     Some(next)
+}
+
+/// What was read from a position on.
+pub(crate) struct Read {
+    /// Offsets and values, in their order and without markers.
+    pub(crate) values: Vec<(Offset, Bytes)>,
+    /// The position to go on from.
+    pub(crate) next: Offset,
+}
+
+/// Reads from a position on where offsets may have gaps; nothing if that did not work.
+pub(crate) async fn fetch_records(
+    client: &mut Client,
+    partition: &TopicPartition,
+    position: Offset,
+) -> Option<Read> {
+    let answer = fetch_from(client, partition, position, Isolation::Uncommitted).await?;
+    let bytes = answer.records.unwrap_or_default();
+    let (mut values, mut next) = (Vec::new(), position);
+    let walk = batches(&bytes);
+    for batch in walk.clone() {
+        let Ok((place, meta)) = batch else { break };
+        let batch = bytes.slice_ref(walk.slice(place, &meta));
+        for record in records(&batch).ok()?.filter_map(Result::ok) {
+            if record.offset >= position && !meta.is_control {
+                values.push((record.offset, record.value.unwrap_or_default()));
+            }
+        }
+        next = next.max(meta.last_offset + 1);
+    }
+    Some(Read { values, next })
 }
 
 /// The latest offset as a client is told it.

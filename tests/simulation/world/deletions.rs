@@ -16,7 +16,7 @@ use kafka_protocol::messages::{DeleteTopicsRequest, ProduceRequest};
 use rand::Rng as _;
 
 use super::clients::{Client, Progress, name};
-use super::{World, log_dir};
+use super::{World, log_dirs};
 
 const TOPIC: &str = "fleeting";
 const PARTITIONS: i32 = 2;
@@ -168,9 +168,12 @@ pub(crate) fn leftover(world: &World) -> Option<String> {
         if let Some(stray) = stray {
             return Some(format!("{node} hosts {}", stray.topic_partition));
         }
-        let directory = log_dir(*node);
-        let entries = machine.memory.list(Path::new(&directory));
-        for entry in entries.unwrap_or_default() {
+        let directories = log_dirs(*node, world.plan.log_dirs);
+        let entries = directories.iter().flat_map(|directory| {
+            let entries = machine.memory.list(Path::new(directory));
+            entries.unwrap_or_default()
+        });
+        for entry in entries {
             let entry = entry.name;
             let of = entry
                 .strip_prefix(TOPIC)

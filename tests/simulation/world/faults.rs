@@ -30,6 +30,10 @@ pub(crate) async fn heal(world: &Arc<World>) {
     sleep(Duration::from_secs(25)).await;
     world.network.heal();
     for node in world.nodes() {
+        if world.mend_directories(node) {
+            // It is used again when the broker starts.
+            world.kill(node);
+        }
         world.restore_zookeeper(node);
         if !world.is_running(node) {
             world.start(node);
@@ -49,6 +53,10 @@ async fn one_fault(world: Arc<World>) {
     let time = some_time(&world);
     let ms = time.as_millis();
     let note = |text: String| world.trace.note(&format!("fault: {text}, {ms} ms"));
+    if world.plan.log_dirs > 1 && world.chance(0.1) {
+        fail_directory(&world, node, time).await;
+        return;
+    }
     match world.random_below(19) {
         0..3 => {
             world.kill(node);
@@ -157,6 +165,21 @@ async fn one_fault(world: Arc<World>) {
             }
         }
     }
+}
+
+/// A directory fails for a while; then the disk is put right, and the broker started again.
+pub(crate) async fn fail_directory(world: &Arc<World>, node: Node, time: Duration) {
+    let index = world.random_below(world.plan.log_dirs as u64) as usize;
+    world.break_directory(node, index);
+    sleep(time).await;
+    if world.chance(0.5) {
+        world.stop(node).await;
+    } else {
+        world.kill(node);
+    }
+    world.mend_directories(node);
+    sleep(Duration::from_millis(world.random_below(1_000))).await;
+    world.start(node);
 }
 
 fn clients(world: &World) -> impl Iterator<Item = Node> + use<> {

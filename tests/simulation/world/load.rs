@@ -9,7 +9,7 @@ use barnabas_core::ids::{Offset, TopicPartition};
 use tokio::time::{Instant, sleep};
 
 use super::clients::{self, Client, Progress};
-use super::{TOPIC, World, deletions, members, offsets, transactions};
+use super::{TOPIC, World, compactions, deletions, members, offsets, transactions};
 
 /// In simulated time: what a healed cluster may take until all is well.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -54,6 +54,12 @@ impl Load {
             let progress = Arc::new(Progress::default());
             let count = plan.partitions;
             let work = members::take_part(world.client(), TOPIC, count, progress.clone());
+            tokio::spawn(work);
+            producers.push(progress);
+        }
+        if plan.compacts {
+            let progress = Arc::new(Progress::default());
+            let work = compactions::write_and_read(world.client(), plan.replicas, progress.clone());
             tokio::spawn(work);
             producers.push(progress);
         }
@@ -131,11 +137,18 @@ impl Load {
                 if let Some(first) = uncommitted.first() {
                     return Some(format!("{first:?} is acknowledged and not committed"));
                 }
+                let compacted = world.plan.compacts.then(compactions::partitions);
+                let partitions = partitions.iter().chain(compacted.iter().flatten());
                 partitions
-                    .iter()
+                    .into_iter()
                     .find_map(|partition| world.difference(partition))
             })
             .await;
+        if world.plan.compacts {
+            world
+                .wait_until_well("LatestValuesStay", PATIENCE, || compactions::lost(world))
+                .await;
+        }
         world
             .wait_until_well("EverythingIsConsumed", PATIENCE, || self.behind(world))
             .await;

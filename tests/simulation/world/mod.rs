@@ -3,6 +3,7 @@
 
 pub(crate) mod checks;
 pub(crate) mod clients;
+pub(crate) mod compactions;
 mod deletions;
 pub(crate) mod disk;
 pub(crate) mod faults;
@@ -10,12 +11,13 @@ mod load;
 mod members;
 pub(crate) mod network;
 pub(crate) mod offsets;
+mod plan;
 pub(crate) mod trace;
 pub(crate) mod transactions;
 pub(crate) mod zookeeper;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,107 +41,9 @@ use self::clients::Client;
 use self::disk::Disk;
 pub(crate) use self::load::Load;
 use self::network::{FIRST_CLIENT, Network, Node, PORT, host_name};
+pub(crate) use self::plan::Plan;
 use self::trace::Trace;
 use self::zookeeper::ZooKeeperClient;
-
-/// What a world is like.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) seed: u64,
-    pub(crate) brokers: Node,
-    pub(crate) partitions: i32,
-    pub(crate) replicas: i16,
-    pub(crate) producers: Node,
-    pub(crate) consumers: Node,
-    pub(crate) transactional_producers: Node,
-    /// Clients that commit offsets, each of a group of its own.
-    pub(crate) groups: Node,
-    /// Members of one group that share the partitions.
-    pub(crate) members: Node,
-    /// A client creates a topic and deletes it, again and again.
-    pub(crate) deletes_topics: bool,
-    /// How long things go wrong.
-    pub(crate) trouble: Duration,
-    /// Machines lose power; then every append is flushed, or acknowledged records could be lost.
-    pub(crate) loses_power: bool,
-    pub(crate) session_timeout: Duration,
-    pub(crate) settings: Vec<(String, String)>,
-}
-
-impl Plan {
-    /// The plan that a seed stands for.
-    pub(crate) fn of_seed(seed: u64) -> Self {
-        let mut random = StdRng::seed_from_u64(seed);
-        let is_cluster = random.random_bool(0.8);
-        let loses_power = random.random_bool(0.4);
-        let mut settings: Vec<(String, String)> = Vec::new();
-        let mut set = |key: &str, value: String| settings.push((key.to_owned(), value));
-        set(
-            "log.segment.bytes",
-            random.random_range(400..8_000).to_string(),
-        );
-        let lag = random.random_range(3_000..12_000);
-        set("replica.lag.time.max.ms", lag.to_string());
-        let interval = random.random_range(5..60);
-        set(
-            "leader.imbalance.check.interval.seconds",
-            interval.to_string(),
-        );
-        if loses_power {
-            set("log.flush.interval.messages", "1".to_owned());
-        }
-        Self {
-            seed,
-            brokers: if is_cluster {
-                random.random_range(3..=4)
-            } else {
-                1
-            },
-            partitions: random.random_range(1..=4),
-            replicas: if is_cluster { 3 } else { 1 },
-            producers: random.random_range(1..=3),
-            consumers: random.random_range(0..=1),
-            trouble: Duration::from_secs(random.random_range(10..90)),
-            loses_power,
-            session_timeout: Duration::from_secs(6),
-            settings,
-            transactional_producers: random.random_range(0..=2),
-            groups: random.random_range(0..=2),
-            members: random.random_range(0..=3),
-            deletes_topics: random.random_bool(0.4),
-        }
-    }
-
-    /// `min.insync.replicas` of all topics.
-    fn min_insync_replicas(&self) -> usize {
-        usize::try_from(self.replicas - 1).unwrap_or(0).max(1)
-    }
-
-    /// How many clients there are, with the one that creates the topic.
-    pub(crate) fn clients(&self) -> Node {
-        let groups = self.groups + self.members;
-        let producers = self.producers + self.transactional_producers;
-        1 + producers + self.consumers + groups + Node::from(self.deletes_topics)
-    }
-
-    /// Three brokers to which nothing happens but what a story says.
-    pub(crate) fn quiet() -> Self {
-        Self {
-            brokers: 3,
-            partitions: 3,
-            replicas: 3,
-            producers: 2,
-            consumers: 1,
-            transactional_producers: 1,
-            groups: 1,
-            members: 2,
-            deletes_topics: false,
-            loses_power: false,
-            settings: Vec::new(),
-            ..Self::of_seed(1)
-        }
-    }
-}
 
 /// How a world ended.
 #[derive(Clone, Debug)]
@@ -224,8 +128,10 @@ impl World {
         let machines = (1..=plan.brokers).map(|node| {
             let memory = Memory::new();
             // Whoever set the machine up did that long ago.
-            let made = memory.create_directory(Path::new(&log_dir(node)));
-            made.expect("nothing is in the way");
+            for directory in log_dirs(node, plan.log_dirs) {
+                let made = memory.create_directory(Path::new(&directory));
+                made.expect("nothing is in the way");
+            }
             memory.write_back();
             let machine = Machine {
                 memory,
@@ -271,7 +177,7 @@ impl World {
             ),
             ("listeners", endpoint.clone()),
             ("advertised.listeners", endpoint),
-            ("log.dirs", log_dir(node)),
+            ("log.dirs", log_dirs(node, self.plan.log_dirs).join(",")),
             ("log.index.size.max.bytes", "4096".to_owned()),
             (
                 "min.insync.replicas",
@@ -378,6 +284,38 @@ impl World {
             run.assembled = Some(Arc::new(assembled));
             self.trace.note(&format!("{node} serves"));
         }
+    }
+
+    /// A log directory of a machine fails, until [`World::mend_directories`]; what stands in it stays there.
+    pub(crate) fn break_directory(&self, node: Node, index: usize) {
+        let directory = log_dirs(node, self.plan.log_dirs).swap_remove(index);
+        self.trace.note(&format!("{directory} fails"));
+        self.checks.directory_fails(PathBuf::from(&directory));
+        let state = self.state();
+        state.machines[&node]
+            .memory
+            .break_directory(Path::new(&directory));
+    }
+
+    /// The partitions of the topic that a machine keeps in one of its directories.
+    pub(crate) fn partitions_in(&self, node: Node, index: usize) -> Vec<TopicPartition> {
+        let directory = log_dirs(node, self.plan.log_dirs).swap_remove(index);
+        let state = self.state();
+        let entries = state.machines[&node].memory.list(Path::new(&directory));
+        let entries = entries.unwrap_or_default();
+        let named = |of: &TopicPartition| {
+            let name = format!("{}-{}", of.topic, of.partition);
+            entries.iter().any(|entry| entry.name == name)
+        };
+        self.topic_partitions().into_iter().filter(named).collect()
+    }
+
+    /// All directories of a machine work again; a broker sees that when it starts. Returns whether one had failed.
+    pub(crate) fn mend_directories(&self, node: Node) -> bool {
+        for directory in log_dirs(node, self.plan.log_dirs) {
+            self.checks.directory_is_mended(Path::new(&directory));
+        }
+        self.state().machines[&node].memory.mend_directories()
     }
 
     /// What a service manager does with a process that ended by itself.
@@ -698,8 +636,12 @@ impl World {
 /// The topic that is there all the time.
 const TOPIC: &str = "t";
 
-fn log_dir(node: Node) -> String {
-    format!("/machine{node}/logs")
+/// The log directories of a machine.
+fn log_dirs(node: Node, count: usize) -> Vec<String> {
+    let numbers = 1..=count;
+    numbers
+        .map(|number| format!("/machine{node}/logs{number}"))
+        .collect()
 }
 
 /// Makes all machines start, in an order and at times that chance says.
