@@ -240,6 +240,9 @@ fn topics_become_and_stay_what_their_resources_say() {
     lab.apply("internal", "topicName: __mine, partitions: 1")
         .unwrap();
     lab.wait_for("internal", "False InternalTopic");
+    for malformed in ["odd-number", "odd-kind", "without"] {
+        lab.wait_for(malformed, "False InvalidSpec");
+    }
 
     // Two resources, one topic: the older has it; when it is let go of, the next one takes over at once.
     lab.apply(

@@ -310,6 +310,17 @@ fn who_was_given_an_id_may_join_when_everybody_else_has_gone() {
 }
 
 #[test]
+fn who_gives_itself_no_time_has_enough_for_the_next_request() {
+    let mut world = World::new();
+    let hasty = world.join_with(|join| join.rebalance_timeout_ms = 0);
+    world.pass(3_000);
+    let member = world.joined(hasty).member_id.clone();
+    world.pass(50);
+    let synced = world.sync(&member, 1, &[(&member, "all")]);
+    assert_eq!(world.syncs[&synced].as_ref().unwrap().assignment, "all");
+}
+
+#[test]
 fn the_leader_divides_the_work_and_everybody_gets_a_part() {
     let (mut world, ids) = World::stable(2);
     let again = world.sync(&ids[1], 1, &[]);

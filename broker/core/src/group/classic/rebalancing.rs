@@ -7,6 +7,10 @@ use super::{Effect, Effects, Group, GroupRules, JoinTimer, Purpose, State};
 use crate::group::GroupError;
 use crate::time::Now;
 
+/// A member has at least this long to send its `SyncGroup`, however short its rebalance timeout: there are clients that say 0,
+/// and with Kafka it depends on a timer's tick whether they are in time.
+const SHORTEST_SYNC: Duration = Duration::from_millis(100);
+
 impl Group {
     pub(super) fn prepare_rebalance_if_possible(
         &mut self,
@@ -105,6 +109,7 @@ impl Group {
             }
             self.unsynced.insert(id);
         }
-        self.sync_timer = Some(self.note(now.deadline(self.rebalance_timeout())));
+        let sync_timeout = self.rebalance_timeout().max(SHORTEST_SYNC);
+        self.sync_timer = Some(self.note(now.deadline(sync_timeout)));
     }
 }
