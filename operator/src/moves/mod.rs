@@ -200,6 +200,8 @@ struct Task {
 const LOG_DIRS_AGE: Duration = Duration::from_secs(30);
 /// So that a deadline is past when it is looked at.
 const DEADLINE_SLACK: Duration = Duration::from_millis(10);
+/// Brokers hear of a changed throttle from ZooKeeper a moment later; what moves meanwhile would not be held back.
+const THROTTLE_HEAD_START: Duration = Duration::from_millis(500);
 /// Reassignments of one request.
 const REASSIGN_AT_ONCE: usize = 500;
 
@@ -293,7 +295,12 @@ impl Task {
         }
         let is_busy = !step.status.is_idle;
         self.told.send_replace(Arc::new(step.status));
+        let mut is_configured = false;
         for action in step.actions {
+            if is_configured && matches!(action, Action::Reassign(_)) {
+                tokio::time::sleep(THROTTLE_HEAD_START).await;
+            }
+            is_configured = matches!(action, Action::Configure(_));
             if !self.parts.guard.may_change() {
                 warn!("somebody else owns the moves now");
                 return (machine, Ok(false));

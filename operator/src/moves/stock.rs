@@ -1,6 +1,6 @@
 //! What has become of the moves that run: which have ended and how, and which are to be taken back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use barnabas_core::balance::Move;
 use barnabas_core::ids::{BrokerId, TopicPartition};
@@ -9,6 +9,7 @@ use super::evidence::BrokerState;
 use super::machine::{Inputs, Machine, Order, Outcome, Progress, Step, bytes_done, is_optional};
 use super::record::parse_partition;
 use super::report::{Event, Subject};
+use crate::cluster::ClusterView;
 
 impl Machine {
     /// Which of our moves run, which have ended and how. Partitions whose end was just seen are remembered for a while.
@@ -91,9 +92,26 @@ impl Machine {
     ) -> BTreeSet<TopicPartition> {
         let now = inputs.now.monotonic;
         let mut cancelled = BTreeSet::new();
+        let mut room = room(inputs.view);
         for one in running {
             let done = bytes_done(inputs.view, one);
             if inputs.order == Order::Cancel {
+                cancelled.insert(one.partition.clone());
+                continue;
+            }
+            let full = take_room(inputs.view, one, &mut room);
+            if !full.is_empty() && inputs.evidence.frozen.is_none() {
+                let subject = Subject::Topic(one.partition.topic.clone());
+                let text = format!(
+                    "{} needs {} bytes more than the disks of broker {} have; another broker is tried",
+                    one.partition,
+                    one.bytes.saturating_sub(done),
+                    full[0],
+                );
+                step.events
+                    .push(Event::warning("TargetDiskFull", subject, &text));
+                let avoid = self.avoid.entry(one.partition.clone()).or_default();
+                avoid.extend(full);
                 cancelled.insert(one.partition.clone());
                 continue;
             }
@@ -155,4 +173,27 @@ impl Machine {
         }
         cancelled
     }
+}
+
+/// Bytes that the disks of brokers have left, of those that say so.
+fn room(view: &ClusterView) -> BTreeMap<BrokerId, u64> {
+    let dirs = view.log_dirs.iter();
+    dirs.filter_map(|(id, dirs)| Some((*id, dirs.usable_bytes?)))
+        .collect()
+}
+
+/// Takes what a move has yet to copy from what is left; brokers that do not have so much are returned, and lose nothing.
+fn take_room(view: &ClusterView, one: &Move, room: &mut BTreeMap<BrokerId, u64>) -> Vec<BrokerId> {
+    let bytes = view.bytes(&one.partition);
+    let mut full = Vec::new();
+    for id in one.adding() {
+        let there = view.bytes_on(id, &one.partition).unwrap_or(0);
+        let needed = bytes.saturating_sub(there);
+        match room.get_mut(&id) {
+            Some(left) if *left < needed => full.push(id),
+            Some(left) => *left -= needed,
+            None => {}
+        }
+    }
+    full
 }

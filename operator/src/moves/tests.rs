@@ -510,6 +510,35 @@ fn a_stalled_move_is_tried_elsewhere_once() {
 }
 
 #[test]
+fn a_move_to_a_disk_that_fills_up_goes_elsewhere() {
+    let mut fake = Fake::new(5, 2, 10);
+    fake.speed = BYTES / 5;
+    fake.lose(1, BrokerState::Lost, true);
+    let mut machine = machine(settings());
+    fake.turn(&mut machine);
+    let target = {
+        let mut running = fake.view.reassignments.values();
+        running.next().unwrap().adding[0]
+    };
+    let on_it = |fake: &Fake| {
+        let all = fake.replicas();
+        all.iter().filter(|one| one.contains(&target)).count()
+    };
+    // Something else takes what was left.
+    let dirs = fake.view.log_dirs.get_mut(&target).unwrap();
+    Arc::make_mut(dirs).usable_bytes = Some(BYTES / 10);
+    fake.turn(&mut machine);
+    assert!(fake.events.contains(&"TargetDiskFull"));
+    let before = on_it(&fake);
+    fake.settle(&mut machine);
+    assert!(on_it(&fake) <= before);
+    for replicas in fake.replicas() {
+        assert!(!replicas.contains(&BrokerId(1)));
+    }
+    assert!(!fake.has_throttles());
+}
+
+#[test]
 fn a_broker_that_returns_early_has_its_copies_taken_back_and_late_ones_finish() {
     for (seconds, cancels) in [(1, true), (4, false)] {
         let mut fake = Fake::new(4, 3, 4);
