@@ -26,8 +26,9 @@ impl State {
 }
 
 impl Relay {
-    /// To a port of loopback.
-    pub(crate) fn to(server_port: u16) -> Relay {
+    /// To a server at `host:port`.
+    pub(crate) fn to(server: &str) -> Relay {
+        let server_address = server.to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State::default());
@@ -40,7 +41,7 @@ impl Relay {
                 if shared.is_cut.load(Ordering::Acquire) {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)) else {
+                let Ok(server) = TcpStream::connect(&server_address) else {
                     continue;
                 };
                 for (from, to) in [(&client, &server), (&server, &client)] {

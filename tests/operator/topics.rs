@@ -201,6 +201,10 @@ fn topics_become_and_stay_what_their_resources_say() {
     let without = "{apiVersion: barnabas.dev/v1alpha1, kind: Topic, metadata: {name: without, namespace: default}}";
     lab.kubernetes.apply(without).unwrap();
     lab.kubernetes.apply(DEFINITION).unwrap();
+    // Nor does an operator that is gone and whose clock was many years ahead.
+    let ahead = "{apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: {name: operator, namespace: default}, \
+        spec: {holderIdentity: gone, leaseDurationSeconds: 2, renewTime: \"2100-01-01T00:00:00.000000Z\"}}";
+    lab.kubernetes.apply(ahead).unwrap();
     let mut brokers = Cluster::start(&ClusterOptions::three()).unwrap();
     let zookeeper = brokers.zookeeper().connect();
     let mut operator = lab.operator("operator-1", &brokers, &zookeeper);
@@ -240,8 +244,16 @@ fn topics_become_and_stay_what_their_resources_say() {
     lab.apply("internal", "topicName: __mine, partitions: 1")
         .unwrap();
     lab.wait_for("internal", "False InternalTopic");
-    for malformed in ["odd-number", "odd-kind", "without"] {
-        lab.wait_for(malformed, "False InvalidSpec");
+    lab.wait_for("odd-number", "False InvalidSpec");
+    // Of these the API server takes no status, as its rules cannot be asked of what they are.
+    for malformed in ["odd-kind", "without"] {
+        let of_it = format!("jsonpath={{.items[?(@.regarding.name==\"{malformed}\")].reason}}");
+        let told = wait::until(PATIENCE, || {
+            let arguments = ["get", "events.events.k8s.io", "-o", &of_it];
+            let reasons = lab.kubernetes.kubectl(&arguments).unwrap();
+            reasons.contains("InvalidSpec").then_some(())
+        });
+        assert!(told.is_some(), "no event tells of {malformed}");
     }
 
     // Two resources, one topic: the older has it; when it is let go of, the next one takes over at once.

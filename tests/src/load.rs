@@ -297,6 +297,22 @@ pub fn produce(bootstrap: &str, what: &Produce) -> Result<Throughput> {
     })
 }
 
+/// Fills a partition of the broker at `leader` with about so many bytes, acknowledged by all in-sync replicas.
+pub fn fill(leader: &str, topic: &str, partition: i32, bytes: u64) -> Result<()> {
+    let timestamp = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64);
+    let batch = batch(10, 1000, timestamp);
+    let left = AtomicI64::new(bytes.div_ceil(batch.len() as u64) as i64);
+    let stream = Connection::open(leader, Duration::from_secs(10))?.stream;
+    pump(
+        stream,
+        &produce_frame(topic, partition, -1, &batch),
+        5,
+        &left,
+    )
+}
+
 /// Sends `frame` again and again, at most `in_flight` unanswered, until `left` is used up.
 fn pump(stream: TcpStream, frame: &[u8], in_flight: usize, left: &AtomicI64) -> Result<()> {
     let mut reading = stream.try_clone()?;

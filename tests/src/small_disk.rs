@@ -65,6 +65,13 @@ impl SmallDisk {
         ensure!(status.success(), "mount: {status}");
         Ok(())
     }
+
+    /// Makes it so small, or so large, that about `bytes` are left.
+    pub fn leave(&self, bytes: u64) -> Result<()> {
+        let found = rustix::fs::statvfs(self.seen_from_outside(&self.path))?;
+        let used = (found.f_blocks - found.f_bfree) * found.f_frsize;
+        self.resize(u32::try_from((used + bytes).div_ceil(1 << 20))?)
+    }
 }
 
 impl Drop for SmallDisk {
