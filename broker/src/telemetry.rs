@@ -73,6 +73,7 @@ const LOGGERS: &[(&str, &str)] = &[
     ("kafka.log", "barnabas_broker::log"),
     ("kafka.network", "barnabas_broker::net"),
     ("kafka.request.logger", "barnabas_broker::api"),
+    ("kafka.server.KafkaApis", "barnabas_broker::api"),
     ("kafka.server.KafkaServer", "barnabas_broker::server"),
     ("kafka.server.ReplicaManager", "barnabas_broker::replica"),
     ("kafka.zookeeper", "barnabas_broker::zookeeper"),

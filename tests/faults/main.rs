@@ -7,6 +7,7 @@
 mod disks;
 mod exactly_once;
 mod fail_over;
+mod groups;
 mod mixed;
 mod racks;
 mod real;

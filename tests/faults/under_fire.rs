@@ -1,6 +1,8 @@
 //! Kafka's own Java client at work while a cluster is hurt: the program `UnderFire` below `tests/clients/java/client`.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -36,7 +38,16 @@ impl UnderFire {
         Self::start(&["exactly-once", &bootstrap.join(","), from, to])
     }
 
+    /// Another program of one file, which answers and ends in the same way.
+    pub(crate) fn of_source(program: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::run(program.as_os_str(), arguments)
+    }
+
     fn start(arguments: &[&str]) -> Result<Self> {
+        Self::run(OsStr::new("UnderFire"), arguments)
+    }
+
+    fn run(program: &OsStr, arguments: &[&str]) -> Result<Self> {
         let tool = test_tool("java-3.9.1");
         let mut classes = tool.join("*").into_os_string();
         classes.push(":");
@@ -45,7 +56,7 @@ impl UnderFire {
             .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx128m"])
             .arg("-cp")
             .arg(classes)
-            .arg("UnderFire")
+            .arg(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -46,6 +46,11 @@ pub enum AlterConfigsError {
     NotABrokerId(String),
     #[error("Unexpected broker id, expected {own}, but received {given}")]
     OtherBroker { own: BrokerId, given: String },
+    #[error("Unknown operations type {0}")]
+    UnknownOperation(i8),
+    /// Kafka names itself twice.
+    #[error("Unexpected node id. Expected {0}, but received {0}")]
+    OtherLoggers(BrokerId),
     #[error("Logger {0} does not exist!")]
     UnknownLogger(String),
     #[error(
@@ -243,6 +248,10 @@ fn operations(wish: &Wish) -> Result<Vec<(String, Operation)>, AlterConfigsError
             DELETE => Operation::Delete,
             APPEND => Operation::Append(value),
             SUBTRACT => Operation::Subtract(value),
+            // Of topics Kafka does not expect it.
+            other if wish.resource_type == resource_type::BROKER => {
+                return Err(AlterConfigsError::UnknownOperation(other));
+            }
             _ => return Err(AlterConfigsError::Unexpected),
         };
         Ok((change.key.clone(), operation))
@@ -338,12 +347,18 @@ async fn alter_broker(
     };
     let texts = proposed(wish, Target::Broker(name), &entity, context).await?;
     let config = &broker.config;
-    let cluster = config.layers().cluster;
+    let layers = config.layers();
+    let other = if name.is_empty() {
+        &layers.broker
+    } else {
+        &layers.cluster
+    };
     let running = config.broker();
-    alter::check_broker(name, &texts, config.file(), &cluster, &running)?;
+    alter::check_broker(name, &texts, config.file(), other, &running)?;
     if validate_only {
         return Ok(());
     }
+    alter::check_secret(name, &texts, &running)?;
     let texts = with_encoded_passwords(texts, wish, &running)?;
     write(entity, texts, context).await
 }
@@ -371,7 +386,11 @@ fn alter_loggers(
     validate_only: bool,
     context: &Context<'_>,
 ) -> Result<(), AlterConfigsError> {
-    check_own_id(&wish.resource_name, context.broker.broker_id)?;
+    let own = context.broker.broker_id;
+    check_own_id(&wish.resource_name, own).map_err(|error| match error {
+        AlterConfigsError::OtherBroker { own, .. } => AlterConfigsError::OtherLoggers(own),
+        error => error,
+    })?;
     let mut levels = Vec::with_capacity(wish.changes.len());
     for change in &wish.changes {
         levels.push((change.key.as_str(), wanted_level(change)?));
@@ -398,11 +417,13 @@ fn wanted_level(change: &Change) -> Result<Option<Level>, AlterConfigsError> {
     match change.operation {
         SET => {
             let name = change.value.as_deref().unwrap_or_default();
-            let level = Level::parse(name).map(Some);
-            level.ok_or_else(|| AlterConfigsError::UnknownLevel {
-                logger: logger(),
-                level: name.to_owned(),
-            })
+            let level = Level::parse(name).filter(|level| level.name() == name);
+            level
+                .map(Some)
+                .ok_or_else(|| AlterConfigsError::UnknownLevel {
+                    logger: logger(),
+                    level: name.to_owned(),
+                })
         }
         DELETE if change.key == telemetry::ROOT_LOGGER => {
             Err(AlterConfigsError::RootLogger(logger()))

@@ -216,7 +216,11 @@ fn answer(
         result = result.with_synonyms(synonyms.map(synonym).collect());
     }
     if version >= 3 {
-        let doc = config.doc.filter(|_| request.include_documentation);
+        // Loggers have an empty text even for who asks for none.
+        let doc = match config.source {
+            Source::DynamicBrokerLogger => Some(""),
+            _ => config.doc.filter(|_| request.include_documentation),
+        };
         result = result
             .with_config_type(config.kind.map_or(0, Kind::code))
             .with_documentation(doc.map(StrBytes::from_static_str));

@@ -79,7 +79,8 @@ impl PartitionLog {
             return Ok(AppendInfo {
                 first_offset: stored.base_offset(),
                 last_offset: stored.last_offset,
-                log_append_time_ms: batch.log_append_time_ms,
+                // Kafka tells the time of the batch here, whoever gave it.
+                log_append_time_ms: stored.timestamp,
                 log_start_offset: self.log_start_offset(),
                 leader_epoch,
                 is_duplicate: true,

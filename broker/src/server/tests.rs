@@ -452,7 +452,7 @@ async fn changes_that_make_no_sense_are_refused() {
         8 '20' [("kafka.x", 0, Some("INFO"))]: 40 Logger kafka.x does not exist!
         8 '20' [("kafka.server.KafkaServer", 0, Some("FOO"))]: 40 Cannot set the log level of kafka.server.KafkaServer to FOO as it is not a supported log level. Valid log levels are DEBUG, ERROR, FATAL, INFO, TRACE, WARN
         8 '20' [("root", 1, None)]: 42 Removing the log level of the root logger is not allowed
-        8 '21' [("root", 0, Some("INFO"))]: 42 Unexpected broker id, expected 20, but received 21
+        8 '21' [("root", 0, Some("INFO"))]: 42 Unexpected node id. Expected 20, but received 20
         16 'x' [("a", 0, Some("b"))]: 42 AlterConfigs is only supported for topics and brokers, but resource type is CLIENT_METRICS
         32 'x' [("a", 0, Some("b"))]: 42 Unknown resource type 32
         77 'x' []: 42 Unknown resource type 77"#]].assert_eq(&lines.join("\n"));

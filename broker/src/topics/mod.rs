@@ -165,6 +165,7 @@ impl TopicAdmin {
         let existing = self.zookeeper.topics().await?;
         let marked = self.zookeeper.topics_marked_for_deletion().await?;
         plan::check_name(&topic.name, &existing, &marked)?;
+        plan::check_given_assignment(&topic.assignment, &assignment)?;
         check_topic_overrides(&self.config.broker(), &configs).map_err(TopicError::Config)?;
         let id = TopicId::random(&mut host::random());
         let partitions = assignment.len() as i32;

@@ -53,7 +53,7 @@ pub(super) fn assign_new_topic(
     }
     if !topic.assignment.is_empty() {
         spend(budget, topic.assignment.len() as i64, rules)?;
-        return given_assignment(&topic.assignment);
+        return Ok(topic.assignment.iter().cloned().collect());
     }
     let partitions = topic.partitions.unwrap_or(rules.default_partitions);
     let replication_factor = topic
@@ -76,22 +76,28 @@ fn spend(budget: &mut i64, partitions: i64, rules: Rules) -> Result<(), TopicErr
     Ok(())
 }
 
-/// An assignment as the client wants it. Whether its brokers exist is not asked, as in Kafka.
-fn given_assignment(given: &[(i32, Vec<BrokerId>)]) -> Result<Assignment, TopicError> {
-    let assignment: Assignment = given.iter().cloned().collect();
+/// Checks an assignment that a client gave, after the name of its topic. Whether its brokers exist is not asked, as in
+/// Kafka.
+pub(super) fn check_given_assignment(
+    given: &[(i32, Vec<BrokerId>)],
+    assignment: &Assignment,
+) -> Result<(), TopicError> {
+    if given.is_empty() {
+        return Ok(());
+    }
     let sizes: BTreeSet<usize> = assignment.values().map(Vec::len).collect();
     if sizes.len() != 1 {
         return Err(TopicError::UnequalReplicas);
     }
     if assignment.values().any(|replicas| has_duplicates(replicas)) {
-        return Err(TopicError::DuplicateReplicas(as_scala(&assignment)));
+        return Err(TopicError::DuplicateReplicas(as_scala(assignment)));
     }
     let is_consecutive = assignment.len() == given.len()
         && assignment.keys().copied().eq(0..assignment.len() as i32);
     if !is_consecutive {
         return Err(TopicError::NotConsecutive);
     }
-    Ok(assignment)
+    Ok(())
 }
 
 fn has_duplicates(replicas: &[BrokerId]) -> bool {
@@ -291,7 +297,10 @@ mod tests {
 
     fn assign(topic: &NewTopic) -> Result<Assignment, TopicError> {
         let mut budget = 10_000;
-        assign_new_topic(topic, &brokers(&[20]), RULES, &mut budget, &mut rand::rng())
+        let assignment =
+            assign_new_topic(topic, &brokers(&[20]), RULES, &mut budget, &mut rand::rng())?;
+        check_given_assignment(&topic.assignment, &assignment)?;
+        Ok(assignment)
     }
 
     fn counted(partitions: Option<i32>, replication_factor: Option<i16>) -> NewTopic {

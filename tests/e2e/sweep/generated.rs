@@ -86,6 +86,7 @@ fn generated_requests_are_answered_as_by_kafka() {
             frame,
             answer,
             passing: |_| false,
+            hidden: &[],
         };
         asked.judge(&mut client, &broker, &mut report);
     }

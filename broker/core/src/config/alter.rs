@@ -121,16 +121,17 @@ fn list_elements(
 
 /// Checks the overrides that a topic would have (Kafka's `LogConfig.validate`).
 pub fn check_topic_overrides(broker: &BrokerConfig, overrides: &Texts) -> Result<(), ConfigError> {
-    for (key, text) in overrides {
-        match table::topic_setting(key) {
-            Some(row) => row.validate(text)?,
-            None => {
-                return Err(ConfigError {
-                    key: key.clone(),
-                    value: None,
-                    problem: ConfigProblem::UnknownTopicKey,
-                });
-            }
+    let mut keys = overrides.keys();
+    if let Some(key) = keys.find(|key| table::topic_setting(key).is_none()) {
+        return Err(ConfigError {
+            key: key.clone(),
+            value: None,
+            problem: ConfigProblem::UnknownTopicKey,
+        });
+    }
+    for row in table::topic_settings() {
+        if let Some(text) = overrides.get(row.name) {
+            row.validate(text)?;
         }
     }
     let config = broker.topic_config(overrides)?;
@@ -182,16 +183,16 @@ pub fn check_topic(
 
 /// Checks the texts that a broker (or all brokers, if `name` is empty) would have dynamically.
 ///
-/// `running` is the configuration in force, `file` the texts below the dynamic ones, and `weaker` those of the
-/// cluster if `name` is a broker.
+/// `running` is the configuration in force, `file` the texts below the dynamic ones, and `other` those of the
+/// cluster if `name` is a broker, else those of the broker that is asked.
 pub fn check_broker(
     name: &str,
     dynamic: &Texts,
     file: &Texts,
-    weaker: &Texts,
+    other: &Texts,
     running: &BrokerConfig,
 ) -> Result<(), AlterError> {
-    check_may_change(name, dynamic)?;
+    check_may_change(dynamic)?;
     for (key, text) in dynamic {
         if let Some(row) = row_of_broker_key(key) {
             let checked = row.validate(text).map_err(|error| ConfigError {
@@ -207,17 +208,24 @@ pub fn check_broker(
             }
         }
     }
-    if name.is_empty() {
-        // What all brokers would make of it is for each of them to see: Kafka looks no further here.
-        return Ok(());
-    }
+    let (weaker, stronger) = if name.is_empty() {
+        check_may_be_default(dynamic)?;
+        (dynamic, other)
+    } else {
+        (other, dynamic)
+    };
     let mut merged = file.clone();
     merged.extend(weaker.clone());
-    merged.extend(dynamic.clone());
+    merged.extend(stronger.clone());
     let proposed = BrokerConfig::parse(&merged).map_err(|error| refused_by_rule(&error))?;
     check_threads(&merged, running)?;
     check_reporters(dynamic)?;
-    listeners::check(&proposed, running)?;
+    listeners::check(&proposed, running)
+}
+
+/// Checks that there is a secret for the passwords among the texts that a broker is to have dynamically. Kafka asks for
+/// it only when it writes.
+pub fn check_secret(name: &str, dynamic: &Texts, running: &BrokerConfig) -> Result<(), AlterError> {
     let has_secret = running.password_encoder_secret.is_some();
     if !has_secret && dynamic.keys().any(|key| is_password(key)) {
         return Err(AlterError::InvalidConfig(format!(
@@ -248,17 +256,24 @@ fn refused_by_rule(error: &ConfigError) -> AlterError {
     })
 }
 
-fn check_may_change(name: &str, dynamic: &Texts) -> Result<(), AlterError> {
-    let is_dynamic = |key: &str| table::broker_setting(key).map(|row| row.dynamic);
-    let set = |keys: Vec<&str>| format!("Set({})", keys.join(", "));
+fn dynamic_of(key: &str) -> Option<Dynamic> {
+    table::broker_setting(key).map(|row| row.dynamic)
+}
+
+/// As Scala prints a set.
+fn set(keys: &[&str]) -> String {
+    format!("Set({})", keys.join(", "))
+}
+
+fn check_may_change(dynamic: &Texts) -> Result<(), AlterError> {
     let keys = || dynamic.keys().map(String::as_str);
     let unchangeable: Vec<&str> = keys()
-        .filter(|key| is_dynamic(key) == Some(Dynamic::ReadOnly))
+        .filter(|key| dynamic_of(key) == Some(Dynamic::ReadOnly))
         .collect();
     if !unchangeable.is_empty() {
         return Err(AlterError::InvalidRequest(format!(
             "Cannot update these configs dynamically: {}",
-            set(unchangeable)
+            set(&unchangeable)
         )));
     }
     let without_listener: Vec<&str> = keys().filter(|key| is_security_store(key)).collect();
@@ -266,16 +281,19 @@ fn check_may_change(name: &str, dynamic: &Texts) -> Result<(), AlterError> {
         return Err(AlterError::InvalidRequest(format!(
             "These security configs can be dynamically updated only per-listener using the listener \
              prefix: Hash{}",
-            set(without_listener)
+            set(&without_listener)
         )));
     }
-    if !name.is_empty() {
-        return Ok(());
-    }
-    let of_one_broker: Vec<&str> = keys()
+    Ok(())
+}
+
+/// Checks that what all brokers are to have may be set for all of them.
+fn check_may_be_default(dynamic: &Texts) -> Result<(), AlterError> {
+    let keys = dynamic.keys().map(String::as_str);
+    let of_one_broker: Vec<&str> = keys
         .filter(|key| {
             let base = listener_base(key).unwrap_or(key);
-            is_dynamic(base) == Some(Dynamic::PerBroker)
+            dynamic_of(base) == Some(Dynamic::PerBroker)
         })
         .collect();
     if of_one_broker.is_empty() {
@@ -283,7 +301,7 @@ fn check_may_change(name: &str, dynamic: &Texts) -> Result<(), AlterError> {
     }
     Err(AlterError::InvalidRequest(format!(
         "Cannot update these configs at default cluster level, broker id must be specified: {}",
-        set(of_one_broker)
+        set(&of_one_broker)
     )))
 }
 

@@ -155,7 +155,21 @@ fn printed(row: &Setting, text: &str) -> String {
             number.map_or_else(|_| text.to_owned(), |number| number.to_string())
         }
         Kind::List => split_list(text).join(","),
-        Kind::Double | Kind::String | Kind::Class | Kind::Password => text.to_owned(),
+        Kind::Double => text.parse().map_or_else(|_| text.to_owned(), java_double),
+        Kind::String | Kind::Class | Kind::Password => text.to_owned(),
+    }
+}
+
+/// A number as Java prints it: with a fraction, and with an exponent if it is large or small.
+fn java_double(number: f64) -> String {
+    let is_plain = number == 0.0 || (1e-3..1e7).contains(&number.abs());
+    if is_plain || !number.is_finite() {
+        return format!("{number:?}");
+    }
+    let text = format!("{number:E}");
+    match text.split_once('E') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0E{exponent}"),
+        Some(_) | None => text,
     }
 }
 
@@ -184,6 +198,10 @@ pub fn describe_cluster_default(layers: Layers<'_>) -> Vec<Described> {
             .synonyms
             .retain(|synonym| synonym.source == Source::DynamicDefaultBroker);
         described.source = source_of(&described.synonyms);
+        if !described.sensitive {
+            // Kafka has not made a typed value of it here.
+            described.value = Some(text.clone());
+        }
         described
     });
     described.collect()

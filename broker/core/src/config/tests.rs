@@ -512,7 +512,9 @@ fn topic_changes_are_judged_as_kafka_does() {
 fn broker_change(name: &str, changes: &[(&str, &str)]) -> String {
     let file = file(&[("num.network.threads", "2")]);
     let running = BrokerConfig::parse(&file).unwrap();
-    let checked = alter::check_broker(name, &texts(changes), &file, &Texts::new(), &running);
+    let dynamic = texts(changes);
+    let checked = alter::check_broker(name, &dynamic, &file, &Texts::new(), &running)
+        .and_then(|()| alter::check_secret(name, &dynamic, &running));
     checked.map_or_else(|error| format!("{error:?}"), |()| "ok".to_owned())
 }
 
@@ -599,7 +601,7 @@ fn broker_changes_are_judged_as_kafka_does() {
         ok
         InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=100, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration")
         InvalidRequest("Invalid value 0 for configuration num.io.threads: Value must be at least 1")
-        ok
+        InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.io.threads=100, value should not be greater than double the current value 8 for configuration Invalid dynamic configuration")
         InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.replica.fetchers=0, value should be at least 1 for configuration Invalid dynamic configuration")
         InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Dynamic thread count update validation failed for num.network.threads=10, value should not be greater than double the current value 2 for configuration Invalid dynamic configuration")
         InvalidRequest("Invalid value org.apache.kafka.common.config.ConfigException: Log cleaner threads cannot be increased to more than double the current value 1 for configuration Invalid dynamic configuration")

@@ -180,6 +180,8 @@ impl ToErrorCode for AlterConfigsError {
             | Self::DefaultTopic
             | Self::NotABrokerId(_)
             | Self::OtherBroker { .. }
+            | Self::OtherLoggers(_)
+            | Self::UnknownOperation(_)
             | Self::RootLogger(_)
             | Self::NotForLoggers(_)
             | Self::UnknownLoggerOperation(_)

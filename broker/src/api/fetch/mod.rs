@@ -83,7 +83,7 @@ pub async fn fetch(request: FetchRequest, context: &Context<'_>) -> Reply {
             };
         }
     };
-    let (mut reads, unknown) = look_up(targets, &image, context);
+    let (mut reads, unknown) = look_up(targets, &plan, &image, context);
     if !reads.is_empty() && !matches!(request.isolation_level, 0 | 1) {
         return refuse(&request, context);
     }

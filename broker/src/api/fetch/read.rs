@@ -164,6 +164,7 @@ fn each_once(partitions: Vec<FetchTarget>) -> Vec<FetchTarget> {
 /// last, and do not keep a request from waiting.
 pub(super) fn look_up(
     targets: Vec<PlacedTarget>,
+    plan: &Plan,
     image: &ClusterImage,
     context: &Context<'_>,
 ) -> (Vec<Read>, Vec<Read>) {
@@ -202,6 +203,11 @@ pub(super) fn look_up(
             partition,
             target,
         });
+    }
+    if !plan.is_follower() {
+        // Kafka looks for the names of all topics first.
+        let has_name = |read: &Read| !matches!(read.partition, Err(PartitionError::UnknownTopicId));
+        unknown.sort_by_key(has_name);
     }
     (reads, unknown)
 }

@@ -40,8 +40,8 @@ impl Group {
             self.join_anew(join, rules, now, &mut effects);
         } else if self.pending.contains_key(&join.member_id) {
             if join.group_instance_id.is_some() {
-                // An id that was given out belongs to a dynamic member.
-                return refuse(&join.member_id, GroupError::UnknownMemberId);
+                // An id that was given out belongs to a dynamic member: Kafka does not expect anything else.
+                return refuse(&Arc::from(""), GroupError::UnknownServerError);
             }
             let id = Arc::clone(&join.member_id);
             self.add_member(&id, join, rules, now, &mut effects);
