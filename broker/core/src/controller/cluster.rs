@@ -156,6 +156,8 @@ pub(super) struct Cluster {
     pub(super) offline_dirs: BTreeMap<BrokerId, BTreeSet<TopicPartition>>,
     pub(super) deletions: Deletions,
     pub(super) reassigning: BTreeSet<TopicPartition>,
+    /// Of these, whose replicas are as they shall be while the topic's znode does not say so yet.
+    pub(super) completed: BTreeSet<TopicPartition>,
 }
 
 impl Cluster {
@@ -337,6 +339,7 @@ impl Cluster {
         }
         self.deletions.forget(topic);
         self.reassigning.retain(|of| &*of.topic != topic);
+        self.completed.retain(|of| &*of.topic != topic);
         for offline in self.offline_dirs.values_mut() {
             offline.retain(|of| &*of.topic != topic);
         }

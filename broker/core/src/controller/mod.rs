@@ -448,16 +448,13 @@ impl Controller {
             Task::DropFailedReassignments => self.drop_failed_reassignments(),
             Task::ResumeReassignments => self.resume_reassignments(),
             Task::ResumeReassignmentsTo(brokers) => self.resume_reassignments_to(&brokers),
-            Task::Reassign {
-                partition,
-                assignment,
-            } => self.reassign(partition, assignment),
+            Task::Reassign { topic, assignments } => self.reassign(&topic, assignments),
             Task::NoteReassignment(of) => drop(self.cluster.reassigning.insert(of)),
-            Task::WriteAssignment {
-                partition,
-                assignment,
+            Task::WriteAssignments {
+                topic,
+                assignments,
                 sequel,
-            } => self.write_assignment(partition, &assignment, sequel),
+            } => self.write_assignments(topic, assignments, sequel),
             Task::TakeAssignment {
                 partition,
                 assignment,
@@ -477,7 +474,9 @@ impl Controller {
             Task::MoveLeaderIntoTarget { partition, sequel } => {
                 self.move_leader_into_target(partition, sequel);
             }
-            Task::ForgetReassignment(of) => self.forget_reassignment(of),
+            Task::NoteCompletion(of) => drop(self.cluster.completed.insert(of)),
+            Task::WriteCompleted(topic) => self.write_completed(topic),
+            Task::ForgetReassignments(partitions) => self.forget_reassignments(partitions),
             Task::DropReassignments(done) => self.read_reassignments_to_drop(done),
             Task::AlterPartitions(request) => self.alter_partitions(request),
             Task::AllocateProducerIds(broker) => self.read_producer_ids(broker),
@@ -563,8 +562,8 @@ impl Controller {
                 partitions,
                 if_incomplete,
             } => self.reassignment_states_read(partitions, if_incomplete, &found(completion)?),
-            Then::AssignmentWritten { partition, sequel } => {
-                self.assignment_written(partition, sequel, &written(completion)?);
+            Then::AssignmentsWritten { partitions, sequel } => {
+                self.assignments_written(partitions, sequel, &written(completion)?);
             }
             Then::LeaderEpochRead { partition, sequel } => {
                 self.leader_epoch_read(partition, sequel, &found(completion)?);

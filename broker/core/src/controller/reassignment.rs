@@ -19,7 +19,7 @@ use super::request_batch::Novelty;
 use super::task::{PartitionTarget, Task, Then};
 use super::{Answer, Controller, NodeChange, Notice, Read, Write};
 use crate::control::Leadership;
-use crate::ids::{BrokerId, TopicPartition};
+use crate::ids::{BrokerId, TopicName, TopicPartition};
 use crate::znodes::{PartitionAssignment, Reassignment, TopicAssignment};
 
 /// What is wanted of some partitions: new replicas, or (without them) an end to what is under way.
@@ -61,14 +61,14 @@ pub(super) enum Done {
     /// Overridden, or impossible.
     Partitions(BTreeSet<TopicPartition>),
     /// Carried out.
-    Reached(TopicPartition, Vec<BrokerId>),
+    Reached(BTreeMap<TopicPartition, Vec<BrokerId>>),
 }
 
 impl Done {
     fn covers(&self, of: &TopicPartition, replicas: &[BrokerId]) -> bool {
         match self {
             Self::Partitions(partitions) => partitions.contains(of),
-            Self::Reached(reached, target) => reached == of && target == replicas,
+            Self::Reached(reached) => reached.get(of).is_some_and(|target| target == replicas),
         }
     }
 }
@@ -114,8 +114,8 @@ impl Controller {
             .filter(|id| self.cluster.is_live(*id))
             .collect();
         let none = PartitionAssignment::default();
-        let mut tasks = Vec::with_capacity(wanted.len() + 2);
         let mut overridden = BTreeSet::new();
+        let mut accepted = Vec::new();
         for (of, target) in wanted {
             let known = self.cluster.partition(&of);
             let current = known.map_or(&none, |known| &known.assignment);
@@ -131,15 +131,17 @@ impl Controller {
             match next {
                 Ok(assignment) => {
                     overridden.insert(of.clone());
-                    tasks.extend(self.accept(of, assignment));
+                    accepted.extend(self.accept(of, assignment));
                 }
                 Err(error) => drop(self.reassignments.insert(of, Err(error))),
             }
         }
+        let mut tasks = Vec::new();
         if !overridden.is_empty() {
             // The latest order counts, whether it came through ZooKeeper or not.
-            tasks.insert(0, Task::DropReassignments(Done::Partitions(overridden)));
+            tasks.push(Task::DropReassignments(Done::Partitions(overridden)));
         }
+        tasks.extend(by_topic(accepted));
         tasks.push(Task::AnswerReassignments);
         self.push(tasks);
     }
@@ -177,27 +179,28 @@ impl Controller {
             Err(error) => return self.malformed(Reassignment::PATH.to_owned(), &error),
         };
         let none = PartitionAssignment::default();
-        let mut tasks = Vec::with_capacity(wanted.len() + 1);
+        let mut accepted = Vec::new();
         for (of, target) in wanted {
             let known = self.cluster.partition(&of);
             let current = known.map_or(&none, |known| &known.assignment);
             let assignment = current.reassigned_to(&target);
-            tasks.extend(self.accept(of, assignment));
+            accepted.extend(self.accept(of, assignment));
         }
+        let mut tasks = by_topic(accepted);
         tasks.push(Task::DropFailedReassignments);
         self.push(tasks);
     }
 
-    /// The first step of a new reassignment, unless there is no such partition.
-    fn accept(&mut self, of: TopicPartition, assignment: PartitionAssignment) -> Option<Task> {
+    /// A new reassignment, unless there is no such partition.
+    fn accept(
+        &mut self,
+        of: TopicPartition,
+        assignment: PartitionAssignment,
+    ) -> Option<(TopicPartition, PartitionAssignment)> {
         let known = self.cluster.partition(&of);
         let exists = known.is_some_and(|known| !known.assignment.replicas.is_empty());
         if exists && !self.cluster.is_queued_for_deletion(&of.topic) {
-            let partition = of;
-            return Some(Task::Reassign {
-                partition,
-                assignment,
-            });
+            return Some((of, assignment));
         }
         self.reassignment_failed(of, ReassignmentError::UnknownTopicOrPartition);
         None
@@ -233,61 +236,75 @@ impl Controller {
     }
 
     fn reassign_again(&mut self, partitions: Vec<TopicPartition>) {
-        let tasks = partitions.into_iter().filter_map(|of| {
+        let again = partitions.into_iter().filter_map(|of| {
             let assignment = self.cluster.partition(&of)?.assignment.clone();
-            Some(Task::Reassign {
-                partition: of,
-                assignment,
-            })
+            Some((of, assignment))
         });
-        let tasks: Vec<_> = tasks.collect();
+        let tasks = by_topic(again.collect());
         self.push(tasks);
     }
 
-    /// Makes `assignment` the one that a partition is on the way to.
-    pub(super) fn reassign(&mut self, of: TopicPartition, assignment: PartitionAssignment) {
-        let Some(known) = self.cluster.partition(&of) else {
-            return;
-        };
-        let current = known.assignment.clone();
-        self.halt_deletions(
-            vec![of.topic.clone()],
-            "its partitions are being reassigned",
-        );
-        self.reassignments.insert(of.clone(), Ok(()));
-        let go_on = Task::ContinueReassignments {
-            partitions: vec![of.clone()],
-            if_incomplete: IfIncomplete::Begin,
-        };
-        if current == assignment {
-            self.cluster.reassigning.insert(of);
-            self.tasks.push(go_on);
-            return;
-        }
-        self.report(Notice::Reassigning {
-            partition: of.clone(),
-            from: current.replicas.clone(),
-            to: assignment.clone(),
-        });
-        // Replicas that an earlier reassignment was adding may not be needed any more.
-        let unneeded = without(&current.replicas, &assignment.replicas);
-        let sequel = vec![
-            Task::TakeAssignment {
+    /// Makes these the assignments that partitions of a topic are on the way to. They are all in one znode, which is
+    /// written once.
+    pub(super) fn reassign(
+        &mut self,
+        topic: &TopicName,
+        assignments: BTreeMap<i32, PartitionAssignment>,
+    ) {
+        self.halt_deletions(vec![topic.clone()], "its partitions are being reassigned");
+        let mut changed = BTreeMap::new();
+        let (mut take, mut remove, mut note) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut begun, mut going_on) = (Vec::new(), Vec::new());
+        for (number, assignment) in assignments {
+            let of = TopicPartition::new(topic.clone(), number);
+            let Some(known) = self.cluster.partition(&of) else {
+                continue;
+            };
+            let current = known.assignment.replicas.clone();
+            let is_as_it_was = known.assignment == assignment;
+            self.reassignments.insert(of.clone(), Ok(()));
+            if is_as_it_was {
+                self.cluster.reassigning.insert(of.clone());
+                going_on.push(of);
+                continue;
+            }
+            self.report(Notice::Reassigning {
+                partition: of.clone(),
+                from: current.clone(),
+                to: assignment.clone(),
+            });
+            take.push(Task::TakeAssignment {
                 partition: of.clone(),
                 assignment: assignment.clone(),
-            },
-            Task::RemoveReplicas {
+            });
+            // Replicas that an earlier reassignment was adding may not be needed any more.
+            remove.push(Task::RemoveReplicas {
                 partition: of.clone(),
-                replicas: unneeded,
-            },
-            Task::NoteReassignment(of.clone()),
-            go_on,
-        ];
-        self.tasks.push(Task::WriteAssignment {
-            partition: of,
-            assignment,
-            sequel,
-        });
+                replicas: without(&current, &assignment.replicas),
+            });
+            note.push(Task::NoteReassignment(of.clone()));
+            begun.push(of);
+            changed.insert(number, assignment);
+        }
+        let go_on = |partitions: Vec<_>| {
+            let if_incomplete = IfIncomplete::Begin;
+            (!partitions.is_empty()).then_some(Task::ContinueReassignments {
+                partitions,
+                if_incomplete,
+            })
+        };
+        let mut tasks = Vec::new();
+        if !changed.is_empty() {
+            // All are taken before any goes on: what is written of the topic next is written of all its partitions.
+            let sequel = take.into_iter().chain(remove).chain(note);
+            tasks.push(Task::WriteAssignments {
+                topic: topic.clone(),
+                assignments: changed,
+                sequel: sequel.chain(go_on(begun)).collect(),
+            });
+        }
+        tasks.extend(go_on(going_on));
+        self.push(tasks);
     }
 
     fn reassignment_failed(&mut self, partition: TopicPartition, error: ReassignmentError) {
@@ -298,42 +315,49 @@ impl Controller {
         self.reassignments.insert(partition, Err(error));
     }
 
-    /// The topic's znode with another assignment of one partition; then the sequel, unless that fails.
-    pub(super) fn write_assignment(
+    /// The topic's znode with other assignments of some partitions; then the sequel, unless that fails.
+    pub(super) fn write_assignments(
         &mut self,
-        partition: TopicPartition,
-        assignment: &PartitionAssignment,
+        topic: TopicName,
+        assignments: BTreeMap<i32, PartitionAssignment>,
         sequel: Vec<Task>,
     ) {
-        let Some(topic) = self.cluster.topics.get(&partition.topic) else {
+        let Some(known) = self.cluster.topics.get(&topic) else {
             return;
         };
-        let partitions = topic.partitions.iter();
+        let partitions = known.partitions.iter();
         let mut node = TopicAssignment {
-            topic_id: topic.id,
+            topic_id: known.id,
             partitions: partitions
                 .map(|(number, known)| (*number, known.assignment.clone()))
                 .collect(),
         };
-        node.partitions
-            .insert(partition.partition, assignment.clone());
+        let written = assignments.keys().copied();
+        let partitions = written
+            .map(|number| TopicPartition::new(topic.clone(), number))
+            .collect();
+        node.partitions.extend(assignments);
         let set = Write::Set {
-            path: TopicAssignment::path(&partition.topic),
+            path: TopicAssignment::path(&topic),
             data: node.encode(),
             version: None,
         };
-        self.write_fenced(vec![set], Then::AssignmentWritten { partition, sequel });
+        self.write_fenced(vec![set], Then::AssignmentsWritten { partitions, sequel });
     }
 
-    pub(super) fn assignment_written(
+    pub(super) fn assignments_written(
         &mut self,
-        partition: TopicPartition,
+        partitions: Vec<TopicPartition>,
         sequel: Vec<Task>,
         results: &[WriteResult],
     ) {
         match results.first() {
             Some(Ok(_)) => self.push(sequel),
-            Some(Err(_)) | None => self.reassignment_failed(partition, ReassignmentError::Failed),
+            Some(Err(_)) | None => {
+                for partition in partitions {
+                    self.reassignment_failed(partition, ReassignmentError::Failed);
+                }
+            }
         }
     }
 
@@ -375,7 +399,7 @@ impl Controller {
                 let known = self.cluster.partition(of);
                 known.is_none_or(|known| !known.assignment.is_being_reassigned())
             });
-        self.push(unchanged.into_iter().map(Task::CompleteReassignment));
+        self.push(complete(unchanged));
         if !moving.is_empty() {
             let reads = state_reads(&moving);
             let then = Then::ReassignmentStatesRead {
@@ -392,7 +416,7 @@ impl Controller {
         if_incomplete: IfIncomplete,
         found: &[Found],
     ) {
-        let mut tasks = Vec::new();
+        let (mut tasks, mut topics) = (Vec::new(), BTreeSet::new());
         for (of, found) in partitions.into_iter().zip(found) {
             let state = self.decode_state(&of, found.data());
             let Some(partition) = self.cluster.partition(&of) else {
@@ -401,6 +425,7 @@ impl Controller {
             let assignment = &partition.assignment;
             let mut target = assignment.target_replicas().into_iter();
             if state.is_some_and(|state| target.all(|id| state.isr.contains(&id))) {
+                topics.insert(of.topic.clone());
                 tasks.push(Task::CompleteReassignment(of));
                 continue;
             }
@@ -418,6 +443,7 @@ impl Controller {
                 sequel,
             });
         }
+        tasks.extend(topics.into_iter().map(Task::WriteCompleted));
         self.push(tasks);
     }
 
@@ -497,26 +523,13 @@ impl Controller {
         let adding = adding.map(|id| (of.clone(), *id)).collect();
         let removing = current.removing_replicas.clone();
         let assignment = PartitionAssignment::new(current.target_replicas());
-        let topics = BTreeSet::from([of.topic.clone()]);
-        let partition = of.clone();
-        let written = vec![
-            Task::ForgetReassignment(partition.clone()),
-            Task::SendMetadata {
-                to: None,
-                partitions: vec![of],
-            },
-            Task::ResumeDeletionsOf(topics),
-        ];
+        let partition = of;
         let led = vec![
             Task::RemoveReplicas {
                 partition: partition.clone(),
                 replicas: removing,
             },
-            Task::WriteAssignment {
-                partition: partition.clone(),
-                assignment: assignment.clone(),
-                sequel: written,
-            },
+            Task::NoteCompletion(partition.clone()),
         ];
         self.push([
             Task::MoveReplicas {
@@ -557,16 +570,50 @@ impl Controller {
         }
     }
 
-    pub(super) fn forget_reassignment(&mut self, of: TopicPartition) {
-        self.cluster.reassigning.remove(&of);
-        let known = self.cluster.partition(&of);
-        let replicas = known.map(|known| known.assignment.replicas.clone());
-        let replicas = replicas.unwrap_or_default();
-        self.report(Notice::Reassigned {
-            partition: of.clone(),
-            replicas: replicas.clone(),
+    /// Writes the assignments of those partitions of a topic whose other replicas have gone.
+    pub(super) fn write_completed(&mut self, topic: TopicName) {
+        let completed = std::mem::take(&mut self.cluster.completed);
+        let (of_topic, others) = completed.into_iter().partition(|of| of.topic == topic);
+        self.cluster.completed = others;
+        let of_topic: BTreeSet<TopicPartition> = of_topic;
+        let of_topic: Vec<_> = of_topic.into_iter().collect();
+        let assignments = of_topic.iter().filter_map(|of| {
+            let known = self.cluster.partition(of)?;
+            Some((of.partition, known.assignment.clone()))
         });
-        let done = Done::Reached(of, replicas);
+        let assignments: BTreeMap<_, _> = assignments.collect();
+        if assignments.is_empty() {
+            return;
+        }
+        let sequel = vec![
+            Task::ForgetReassignments(of_topic.clone()),
+            Task::SendMetadata {
+                to: None,
+                partitions: of_topic,
+            },
+            Task::ResumeDeletionsOf(BTreeSet::from([topic.clone()])),
+        ];
+        self.tasks.push(Task::WriteAssignments {
+            topic,
+            assignments,
+            sequel,
+        });
+    }
+
+    pub(super) fn forget_reassignments(&mut self, partitions: Vec<TopicPartition>) {
+        let mut reached = BTreeMap::new();
+        for of in partitions {
+            self.cluster.reassigning.remove(&of);
+            let known = self.cluster.partition(&of);
+            let replicas = known.map(|known| known.assignment.replicas.clone());
+            let replicas = replicas.unwrap_or_default();
+            self.report(Notice::Reassigned {
+                partition: of.clone(),
+                replicas: replicas.clone(),
+            });
+            reached.insert(of, replicas);
+        }
+        let done = Done::Reached(reached);
         self.tasks.push(Task::DropReassignments(done));
     }
 
@@ -600,6 +647,26 @@ impl Controller {
             self.write_fenced(vec![set], Then::Ignore);
         }
     }
+}
+
+/// One task for each topic, in the order of their names.
+fn by_topic(assignments: Vec<(TopicPartition, PartitionAssignment)>) -> Vec<Task> {
+    let mut topics: BTreeMap<TopicName, BTreeMap<i32, PartitionAssignment>> = BTreeMap::new();
+    for (of, assignment) in assignments {
+        let of_topic = topics.entry(of.topic).or_default();
+        of_topic.insert(of.partition, assignment);
+    }
+    let topics = topics.into_iter();
+    let tasks = topics.map(|(topic, assignments)| Task::Reassign { topic, assignments });
+    tasks.collect()
+}
+
+/// Each of these to its end, then the znodes of their topics.
+fn complete(partitions: Vec<TopicPartition>) -> Vec<Task> {
+    let topics: BTreeSet<_> = partitions.iter().map(|of| of.topic.clone()).collect();
+    let each = partitions.into_iter().map(Task::CompleteReassignment);
+    each.chain(topics.into_iter().map(Task::WriteCompleted))
+        .collect()
 }
 
 fn without(replicas: &[BrokerId], excluded: &[BrokerId]) -> Vec<BrokerId> {

@@ -149,14 +149,14 @@ pub(super) enum Task {
     ResumeReassignments,
     ResumeReassignmentsTo(BTreeSet<BrokerId>),
     Reassign {
-        partition: TopicPartition,
-        assignment: PartitionAssignment,
+        topic: TopicName,
+        assignments: BTreeMap<i32, PartitionAssignment>,
     },
     NoteReassignment(TopicPartition),
-    /// Write it, then go on with the sequel.
-    WriteAssignment {
-        partition: TopicPartition,
-        assignment: PartitionAssignment,
+    /// Write these and what else there is in the znode, then go on with the sequel.
+    WriteAssignments {
+        topic: TopicName,
+        assignments: BTreeMap<i32, PartitionAssignment>,
         sequel: Vec<Task>,
     },
     TakeAssignment {
@@ -181,7 +181,11 @@ pub(super) enum Task {
         partition: TopicPartition,
         sequel: Vec<Task>,
     },
-    ForgetReassignment(TopicPartition),
+    /// All is done but the topic's znode.
+    NoteCompletion(TopicPartition),
+    /// Write the assignments of those partitions of a topic of which that was noted.
+    WriteCompleted(TopicName),
+    ForgetReassignments(Vec<TopicPartition>),
     DropReassignments(Done),
     AlterPartitions(AlterPartition),
     AllocateProducerIds(BrokerId),
@@ -266,8 +270,8 @@ pub(super) enum Then {
         partitions: Vec<TopicPartition>,
         if_incomplete: IfIncomplete,
     },
-    AssignmentWritten {
-        partition: TopicPartition,
+    AssignmentsWritten {
+        partitions: Vec<TopicPartition>,
         sequel: Vec<Task>,
     },
     LeaderEpochRead {

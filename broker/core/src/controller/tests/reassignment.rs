@@ -257,3 +257,37 @@ fn who_is_not_controller_says_so() {
     let expected = Answer::AlterReassignments(Err(ControllerError::NotController));
     assert_eq!(world.answers.pop(), Some(expected));
 }
+
+#[test]
+fn a_topics_znode_is_written_once_for_all_partitions_that_move() {
+    const PARTITIONS: i32 = 20;
+    let rows: Vec<&[i32]> = (0..PARTITIONS).map(|_| &[1, 2][..]).collect();
+    let mut world = started(3, &rows);
+    let version = |world: &World| world.node("/brokers/topics/t").expect("the topic").1;
+    let before = version(&world);
+    let wanted = (0..PARTITIONS).map(|partition| (t(partition), Some(ids(&[3, 2]))));
+    world.request(Request::AlterReassignments(wanted.collect()));
+    assert_eq!(version(&world), before + 1);
+    let joined = (0..PARTITIONS).map(|partition| IsrProposal {
+        partition: ProposedPartition::ByName(t(partition)),
+        leader_epoch: 1,
+        isr: ids(&[1, 2, 3]),
+        is_recovering: false,
+        partition_epoch: 1,
+    });
+    let broker_epoch = world.broker_epoch(1);
+    world.request(Request::AlterPartition(AlterPartition {
+        broker: BrokerId(1),
+        broker_epoch,
+        version: 3,
+        partitions: joined.collect(),
+    }));
+    assert_eq!(version(&world), before + 2);
+    for partition in 0..PARTITIONS {
+        assert_eq!(world.state("t", partition), "3, 3, [2,3], 1 / 4");
+    }
+    let topic = world.data("/brokers/topics/t");
+    assert!(topic.contains(r#""adding_replicas":{}"#), "{topic}");
+    assert!(topic.contains(r#""removing_replicas":{}"#), "{topic}");
+    assert!(topic.contains(r#""19":[3,2]"#), "{topic}");
+}
