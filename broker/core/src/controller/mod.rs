@@ -454,7 +454,7 @@ impl Controller {
                 topic,
                 assignments,
                 sequel,
-            } => self.write_assignments(topic, assignments, sequel),
+            } => self.write_assignments(&topic, assignments, sequel),
             Task::TakeAssignment {
                 partition,
                 assignment,

@@ -318,11 +318,11 @@ impl Controller {
     /// The topic's znode with other assignments of some partitions; then the sequel, unless that fails.
     pub(super) fn write_assignments(
         &mut self,
-        topic: TopicName,
+        topic: &TopicName,
         assignments: BTreeMap<i32, PartitionAssignment>,
         sequel: Vec<Task>,
     ) {
-        let Some(known) = self.cluster.topics.get(&topic) else {
+        let Some(known) = self.cluster.topics.get(topic) else {
             return;
         };
         let partitions = known.partitions.iter();
@@ -338,7 +338,7 @@ impl Controller {
             .collect();
         node.partitions.extend(assignments);
         let set = Write::Set {
-            path: TopicAssignment::path(&topic),
+            path: TopicAssignment::path(topic),
             data: node.encode(),
             version: None,
         };
