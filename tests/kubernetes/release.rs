@@ -71,7 +71,7 @@ impl Release {
                 .collect(),
             replicas: 3,
             tag: TAG.to_owned(),
-            bootstrap: (32000..32003)
+            bootstrap: (30020..30023)
                 .map(|port| format!("{NODE}:{port}"))
                 .collect(),
         }

@@ -138,7 +138,7 @@ fn up_kubernetes(profile: Profile) -> Result<()> {
         "\nrunning: four nodes, brokers and the operator (see .barnabas/kubernetes-1/log)\n\ntry:\n  \
          .barnabas/kubernetes-1/kubectl get nodes,pods -o wide\n  \
          .barnabas/kubernetes-1/helm list\n  \
-         .barnabas/kubernetes-1/enter kcat -b 10.250.0.11:32000 -L\n\nstop: cargo xtask down"
+         .barnabas/kubernetes-1/enter kcat -b 10.250.0.11:30020 -L\n\nstop: cargo xtask down"
     );
     Ok(())
 }
