@@ -18,6 +18,8 @@ pub struct MetadataCache {
     /// Counts updates.
     changes: watch::Sender<u64>,
     is_settled: AtomicBool,
+    /// Some update has named a partition, if only as deleted.
+    has_heard_of_topics: AtomicBool,
     expected: OnceLock<Expected>,
 }
 
@@ -40,6 +42,7 @@ impl Default for MetadataCache {
             writer: Mutex::new(()),
             changes: watch::Sender::new(0),
             is_settled: AtomicBool::new(true),
+            has_heard_of_topics: AtomicBool::new(false),
             expected: OnceLock::new(),
         }
     }
@@ -63,6 +66,9 @@ impl MetadataCache {
             self.image.store(next.clone());
             next
         };
+        if !update.partitions.is_empty() {
+            self.has_heard_of_topics.store(true, Ordering::Release);
+        }
         self.changes.send_modify(|count| *count += 1);
         next
     }
@@ -102,12 +108,12 @@ impl MetadataCache {
     }
 
     /// Whether nothing can be said of topics: this broker has started a short while ago, hosts partitions, and was not
-    /// told of any topic. A client that hears of no topics takes its own for deleted.
+    /// told of any, not even that one is deleted. A client that hears of no topics takes its own for deleted.
     pub fn is_ignorant(&self) -> bool {
         self.expected.get().is_some_and(|expected| {
             expected.has_topics
                 && expected.since.elapsed() < NO_TOPICS_IS_NO_ANSWER
-                && self.image.load().topics.is_empty()
+                && !self.has_heard_of_topics.load(Ordering::Acquire)
         })
     }
 
@@ -143,8 +149,10 @@ impl MetadataCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use barnabas_core::control::{ControlHeader, LiveBroker};
-    use barnabas_core::ids::BrokerId;
+    use barnabas_core::control::{
+        ControlHeader, LEADER_DURING_DELETE, Leadership, LiveBroker, PartitionMetadata,
+    };
+    use barnabas_core::ids::{BrokerId, TopicPartition};
 
     #[tokio::test]
     async fn a_waiter_sees_the_update_that_it_waits_for() {
@@ -182,14 +190,14 @@ mod tests {
         let cache = MetadataCache::new();
         assert!(cache.is_settled(), "nothing is expected");
         cache.expect_update(Duration::from_secs(2), true);
-        let update = |cache: &MetadataCache| {
+        let update_with = |cache: &MetadataCache, partitions: Vec<PartitionMetadata>| {
             cache.update(&UpdateMetadata {
                 header: ControlHeader {
                     controller_id: BrokerId(1),
                     controller_epoch: 1,
                     broker_epoch: -1,
                 },
-                partitions: Arc::from([]),
+                partitions: Arc::from(partitions),
                 live_brokers: Arc::from([LiveBroker {
                     id: BrokerId(1),
                     endpoints: vec![],
@@ -197,6 +205,7 @@ mod tests {
                 }]),
             });
         };
+        let update = |cache: &MetadataCache| update_with(cache, Vec::new());
         update(&cache);
         let one_second = tokio::time::timeout(Duration::from_secs(1), cache.settled()).await;
         assert!(one_second.is_err(), "brokers are known, topics are not");
@@ -213,5 +222,25 @@ mod tests {
         let at_once = tokio::time::timeout(Duration::ZERO, without_topics.settled()).await;
         assert!(at_once.is_ok() && without_topics.is_settled());
         assert!(!without_topics.is_ignorant());
+
+        let all_deleted = MetadataCache::new();
+        all_deleted.expect_update(Duration::from_secs(2), true);
+        assert!(all_deleted.is_ignorant());
+        let deleted = PartitionMetadata {
+            topic_partition: TopicPartition::new("gone", 0),
+            topic_id: None,
+            leadership: Leadership {
+                controller_epoch: 1,
+                leader: LEADER_DURING_DELETE,
+                leader_epoch: 0,
+                isr: Vec::new(),
+                partition_epoch: 0,
+                is_recovering: false,
+            },
+            replicas: vec![BrokerId(1)],
+            offline_replicas: Vec::new(),
+        };
+        update_with(&all_deleted, vec![deleted]);
+        assert!(!all_deleted.is_ignorant(), "there are none any more");
     }
 }
