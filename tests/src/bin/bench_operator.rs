@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         Some("--quick") => 1_000,
         Some(word) => bail!("unknown option {word}"),
     };
-    limits::raise_open_files(200_000);
+    limits::raise_open_files(20_000);
     let mut bench = Bench::start()?;
     let row = |what: &str, budget: &str, found: String| {
         println!("{what:<58} {budget:>12} {found:>14}");
